@@ -1,0 +1,58 @@
+#!/bin/bash
+# Fetches Debian's own VPN software for the tests with real peers: pppd, pptpd, pptp-linux, and a kernel to run
+# them in (user-mode-linux). Unpacked into .cache/lab, installed nowhere, no daemon started. Done once.
+#
+#   .cache/lab/ppp   pppd, pptpd, pptp-linux
+#   .cache/lab/uml   the kernel and its modules
+#   .cache/lab/*.why what is missing, in one line, for the tests that are skipped then
+set -euo pipefail
+root=$(dirname -- "$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")")
+# shellcheck source=contrib/lib/setup.sh
+. "$root/contrib/lib/setup.sh"
+lab="$root/.cache/lab"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# PACKAGES and those of their dependencies that this machine lacks, unpacked into $lab/SET
+# shellcheck disable=SC2317 # called through step
+unpack() { # SET PACKAGE...
+  local target="$lab/$1.new" set=$1 names deb link
+  shift
+  rm -rf "$target"
+  mkdir -p "$target/debs" "$target"/usr/{bin,sbin,lib,lib64} || return 1
+  # a merged /usr, as the system's: or a package's /lib would hide the real one
+  for link in bin sbin lib lib64; do ln -s "usr/$link" "$target/$link"; done
+  names=$(apt-get -s -o Debug::NoLocking=1 install --no-install-recommends "$@" | awk '/^Inst/ { print $2 }')
+  # shellcheck disable=SC2086 # names are words
+  (cd "$target/debs" && apt-get -qq -o APT::Sandbox::User=root download "$@" $names) || return 1
+  for deb in "$target"/debs/*.deb; do
+    dpkg-deb --fsys-tarfile "$deb" | tar -C "$target" -x --keep-directory-symlink || return 1
+  done
+  rm -r "$target/debs"
+  rm -rf "${lab:?}/$set"
+  mv "$target" "$lab/$set" # whole or not at all
+}
+
+fetch() { # SET TEXT PACKAGE...
+  local set=$1 text=$2
+  shift 2
+  [ ! -d "$lab/$set" ] || return 0
+  # what the lists say may be older than what the mirror still has
+  if ! step "fetching $text: $*" unpack "$set" "$@"; then
+    step "reading the package lists" apt-get -qq update || true
+    if ! step "fetching $text: $*" unpack "$set" "$@"; then
+      why
+      echo "the Debian packages $* could not be fetched" >"$lab/$set.why"
+      return 1
+    fi
+  fi
+  rm -f "$lab/$set.why"
+}
+
+require_root
+mkdir -p "$lab"
+status=0
+fetch ppp "VPN software for the tests" ppp pptpd pptp-linux || status=1
+fetch uml "a kernel for the tests" user-mode-linux || status=1
+give_back
+exit $status

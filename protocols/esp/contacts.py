@@ -1,0 +1,237 @@
+"""What is known about a peer, the inside hosts that talk to it, and the SPIs seen between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from protocols.addr import Ip4
+from protocols.bucket import TokenBucket
+from protocols.esp.evidence import ECHO, REPLY, Activity, Evidence
+from protocols.esp.flows import Flow
+from protocols.ike.rules import Relation
+from protocols.sessions import Session
+
+#: Round trips measured, of which the shortest counts.
+_ROUND_TRIPS = 16
+_LONG_AGO = float("-inf")
+
+
+class PairState(Enum):
+    """How much is known of a tunnel's newest pair of SPIs.
+
+    OUTSTANDING  the host sends; nothing that could be the answer has come
+    AMBIGUOUS    an inbound SPI may be its or another host's: all of them get copies
+    CONFIRMED    the inbound SPI is its
+    """
+
+    OUTSTANDING = "outstanding"
+    AMBIGUOUS = "ambiguous"
+    CONFIRMED = "confirmed"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class EspSession(Session):
+    """One tunnel: an inside host and a peer, whatever SPIs it uses up. The traffic is all of them's."""
+
+    pairing: PairState = PairState.OUTSTANDING
+    #: SPIs of the newest pair; 0 = not known yet.
+    spi_outbound: int = 0
+    spi_inbound: int = 0
+    #: Who may own the inbound SPI, likeliest first, and how sure it is that the first of them does.
+    candidates: tuple[Ip4, ...] = ()
+    confidence: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Opening:
+    """A pair of SPIs that a host has agreed on with the peer, as far as we have seen it.
+
+    It begins with the host's IKE message that must contain its new SPI, or with the first packet of an
+    unknown outbound SPI, whichever is seen first.
+    """
+
+    since: float
+    #: Which IKE exchange it is from, to know its repetitions; None: found out by its packets only.
+    exchange: tuple[int, ...] | None = None
+    #: Whether its packets begin with the first: what was there before us owns no new inbound SPI.
+    fresh: bool = True
+    outbound: Flow | None = None
+    inbound: "Inbound | None" = None
+
+
+@dataclass(slots=True, eq=False)
+class Contact:
+    """An inside host in its relation to one peer."""
+
+    relation: Relation
+    peer: "Peer"
+    since: float
+    session: EspSession | None = None
+    #: Whether its IKE has been seen from the beginning, so that new SPIs announce themselves.
+    watched: bool = False
+    #: When its last session ended.
+    ended: float = _LONG_AGO
+    ike_seen: float = _LONG_AGO
+    openings: list[Opening] = field(default_factory=list)
+    #: What it sends and owns, the newest last. They are few, and a dictionary of one is large.
+    outbound: tuple[Flow, ...] = ()
+    inbound: "tuple[Inbound, ...]" = ()
+    #: When it sent, while that may be of use.
+    acts: Activity | None = None
+    #: Packets that the fast lane had carried when last looked at.
+    sampled: int = 0
+    sampled_at: float = 0.0
+    #: An IKE request that is not answered yet: which, and when it was sent.
+    asked: tuple[int, int] | None = None
+    asked_at: float = 0.0
+
+    @property
+    def host(self) -> Ip4:
+        """The inside host."""
+        return self.relation.host
+
+    @property
+    def activity(self) -> Activity:
+        """When it sent; from now on, if nobody has asked for it lately."""
+        if self.acts is None:
+            self.acts = Activity()
+        return self.acts
+
+    def rest(self) -> None:
+        """Remember no more of when it sent than its flows do, while it is not a likely candidate."""
+        if all(o.inbound is not None for o in self.openings):
+            self.acts = None
+
+    def esp_seen(self) -> float:
+        """When ESP last passed, in either direction."""
+        last = self.since if self.session is None else self.session.last_seen
+        for flow in self.outbound:
+            last = max(last, flow.last_seen)
+        for inbound in self.inbound:
+            last = max(last, inbound.last_seen)
+        return last
+
+    def last_inbound(self) -> float:
+        """When it was last given a packet that is surely its own."""
+        return max((inbound.last_seen for inbound in self.inbound), default=_LONG_AGO)
+
+    def sending(self, spi: int) -> Flow | None:
+        """The flow of an outbound SPI."""
+        return next((flow for flow in self.outbound if flow.spi == spi), None)
+
+    def awaiting(self, since: float) -> list[Opening]:
+        """Its openings of before ``since`` that have no inbound SPI yet."""
+        return [o for o in self.openings if o.inbound is None and o.fresh and o.since <= since]
+
+    def sample(self, now: float) -> None:
+        """Take note of what it sent by the fast lane."""
+        carried, last = 0, _LONG_AGO
+        for flow in self.outbound:
+            carried += flow.packets
+            last = max(last, flow.last_seen)
+        if carried > self.sampled and last > self.activity.last:
+            self.activity.sampled(carried - self.sampled, self.sampled_at, now, last)
+        self.sampled, self.sampled_at = carried, now
+
+
+#: For all SPIs about which there is no question; never changed.
+NO_EVIDENCE: "dict[Contact, Evidence]" = {}
+_NO_TIMES: list[float] = []
+
+
+@dataclass(slots=True, eq=False)
+class Inbound:
+    """An SPI that a peer sends to us with."""
+
+    spi: int
+    peer: "Peer"
+    first_seen: float
+    #: Whether its packets begin with the first (RFC 4303 §2.2).
+    fresh: bool
+    packets: int = 0
+    octets: int = 0
+    arrived: float = 0.0
+    sequence: int = 0
+    #: The confirmed owner, and how surely it is the owner.
+    owner: Contact | None = None
+    flow: Flow | None = None
+    confidence: float = 0.0
+    told: bool = False
+    #: When that was found out.
+    confirmed_at: float = 0.0
+    #: While there is none: what speaks for each candidate; who owned the SPI before it was used anew.
+    evidence: dict[Contact, Evidence] = field(default_factory=lambda: NO_EVIDENCE)
+    #: As judged last: the candidates, likeliest first, and how likely the first one is the owner.
+    ranking: Sequence[Contact] = ()
+    likeliest: float = 0.0
+    #: Hosts that might own it too, and are too many to be asked.
+    left_out: int = 0
+    before: Contact | None = None
+    #: Whether two hosts have it, so that both get everything for as long as it lives.
+    shared: bool = False
+    #: When each window of the test was last opened; how often.
+    echo_at: list[float] = field(default_factory=lambda: _NO_TIMES)
+    reply_at: list[float] = field(default_factory=lambda: _NO_TIMES)
+    looks: int = 0
+    #: When the packet before came, and how long after its own predecessor.
+    arrived_before: float = _LONG_AGO
+    gap: float = 0.0
+
+    @property
+    def last_seen(self) -> float:
+        """When its last packet came."""
+        return self.arrived if self.flow is None else max(self.arrived, self.flow.last_seen)
+
+    def close(self) -> None:
+        """Ask no longer whose it is: what was asked takes no room."""
+        self.evidence, self.ranking = NO_EVIDENCE, ()
+        self.echo_at = self.reply_at = _NO_TIMES
+
+    def open(self, contacts: list[Contact]) -> None:
+        """Begin to find out whose it is."""
+        self.owner, self.flow = None, None
+        self.evidence = {contact: Evidence() for contact in contacts}
+        self.echo_at = [_LONG_AGO] * (len(ECHO) + 1)
+        self.reply_at = [_LONG_AGO] * len(REPLY)
+        self.looks = 0
+        self.arrived_before, self.gap = _LONG_AGO, 0.0
+        self.ranking = contacts
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """An outside host."""
+
+    address: Ip4
+    spis: TokenBucket
+    copies: TokenBucket | None = None
+    joint: TokenBucket | None = None
+    contacts: dict[Ip4, Contact] = field(default_factory=dict)
+    inbound: dict[int, Inbound] = field(default_factory=dict)
+    #: Those of ``inbound`` that have no confirmed owner.
+    open: dict[int, Inbound] = field(default_factory=dict)
+    round_trips: tuple[float, ...] = ()
+    #: ``serialize``: the pair whose first answer everybody waits for.
+    pending: "Pending | None" = None
+    squelched: dict[tuple[Ip4, int], float] = field(default_factory=dict)
+
+    @property
+    def round_trip(self) -> float | None:
+        """The shortest of the last round trips; None before the first."""
+        return min(self.round_trips, default=None)
+
+    def measured(self, seconds: float) -> None:
+        """Take note of a round trip."""
+        self.round_trips = (*self.round_trips[1 - _ROUND_TRIPS :], seconds)
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """``serialize``: a host whose first packet has not been answered."""
+
+    contact: Contact
+    opening: Opening
+    until: float
+    #: Since when others wait for it, and how often it has sent since.
+    blocking_since: float | None = None
+    retries: int = 0

@@ -1,0 +1,198 @@
+"""Data flows of confirmed ESP pairs: the packet path.
+
+One direction of a Security Association pair is a flow, found by what its packets carry when they reach us:
+(source, destination, SPI), on the side they reach us. The SPI is never changed: it is covered by the
+ends' integrity check. So only addresses and TTL are written.
+
+     0                   1                   2                   3
+     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+  0 |Version|  IHL  |      TOS      |          Total Length         |
+  4 |         Identification        |Flags|      Fragment Offset    |
+  8 |  Time to Live |    Protocol   |         Header Checksum       |
+ 12 |                         Source Address                        |
+ 16 |                       Destination Address                     |
+ 20 |               Security Parameters Index (SPI)                 |
+ 24 |                      Sequence Number                          |
+    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+"""
+
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from protocols import ipv4
+from protocols.actions import Destination, Side
+from protocols.addr import Ip4
+from protocols.checksum import checksum
+from protocols.sessions import Traffic
+
+#: What a packet is recognised by: its source, destination and SPI in one integer.
+FlowKey = int
+
+#: IPv4 header without options, and the part of ESP that can be read.
+SHORTEST: Final = 28
+#: Sequence numbers below this always take the slow lane: they may belong to a new Security Association
+#: that happens to have the SPI of a known one.
+FIRST_FEW: Final = 4
+
+_IP_HEADER = 20
+_VERSION_4_IHL_5 = 0x45
+_IS_FRAGMENT = 0x3FFF  # More Fragments, or an offset
+_read = struct.Struct("!BxHxxHBBxxQII").unpack_from
+_write = struct.Struct("!BBHII").pack_into
+_TTL_AT = 8
+_CHECKSUM_AT = 10
+
+
+def flow_key(source: int, destination: int, spi: int) -> FlowKey:
+    """The key of packets with these fields."""
+    return (source << 32 | destination) << 32 | spi
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Flow(Traffic):
+    """One direction of a Security Association pair, and what it has carried.
+
+    Not frozen and without checks: one is read and counted for every packet, and what that touches
+    comes first.
+    """
+
+    #: What its packets leave with.
+    source: Ip4
+    target: Ip4
+    #: Of the last packet: one value that starts over is seen, and nothing is compared.
+    sequence: int = 0
+    spi: int
+    #: What they arrive with: who sends them, and to whom as the sender believes.
+    side: Side
+    sender: Ip4
+    addressed: Ip4
+    #: The side they leave on.
+    out: Side
+
+    @property
+    def key(self) -> FlowKey:
+        """What the flow's packets carry when they reach us."""
+        return flow_key(self.sender, self.addressed, self.spi)
+
+    @property
+    def sent_as(self) -> FlowKey:
+        """What the flow's packets carry when they have left us."""
+        return flow_key(self.source, self.target, self.spi)
+
+    def carry(self, packet: bytes, header: ipv4.Header, *, now: float) -> bytes:
+        """Count a packet of the slow lane and rewrite it as ``forward`` does."""
+        self.packets += 1
+        self.octets += header.total_length
+        self.last_seen = now
+        return rewritten(packet, header, self.source, self.target)
+
+
+class FlowTable:
+    """Confirmed flows by what their packets carry on arrival, and all flows by what they carry on departure.
+
+    The second index is for ICMP errors, which quote what we sent (RFC 5508 §4.2); it also has what is not
+    confirmed yet, because path MTU discovery begins with the first packet.
+    """
+
+    #: Of the packets whose flows are here.
+    protocol: ClassVar[int] = ipv4.ESP
+
+    def __init__(self) -> None:
+        self._arriving: dict[Side, dict[FlowKey, Flow]] = {Side.LAN: {}, Side.WAN: {}}
+        self._departed: dict[FlowKey, Flow] = {}
+        self._senders: Counter[int] = Counter()
+        self.lan = self._arriving[Side.LAN]
+        self.wan = self._arriving[Side.WAN]
+
+    def __len__(self) -> int:
+        return len(self.lan) + len(self.wan)
+
+    def know(self, flow: Flow) -> None:
+        """Recognise a flow in ICMP errors, though its packets do not pass here yet."""
+        self._departed[flow.sent_as] = flow
+
+    def add(self, flow: Flow) -> None:
+        """Let a flow's packets pass. A flow that carries the same as an older one replaces it."""
+        key = flow.key
+        arriving = self._arriving[flow.side]
+        if arriving.get(key) is not flow:
+            self._senders[flow.sender] += 1
+            if key in arriving:
+                self._forget_sender(arriving[key])
+            arriving[key] = flow
+        self.know(flow)
+
+    def hold(self, flow: Flow) -> None:
+        """Send its packets through the slow lane again; ICMP errors about it are still translated."""
+        arriving = self._arriving[flow.side]
+        if arriving.get(flow.key) is flow:
+            del arriving[flow.key]
+            self._forget_sender(flow)
+
+    def remove(self, flow: Flow) -> None:
+        """Know it no longer. What has replaced the flow stays."""
+        self.hold(flow)
+        if self._departed.get(flow.sent_as) is flow:
+            del self._departed[flow.sent_as]
+
+    def departed(self, key: FlowKey) -> Flow | None:
+        """The flow whose packets leave us carrying ``key``."""
+        return self._departed.get(key)
+
+    def sends(self, address: int) -> bool:
+        """Whether the host has any confirmed flow."""
+        return address in self._senders
+
+    def _forget_sender(self, flow: Flow) -> None:
+        self._senders[flow.sender] -= 1
+        if not self._senders[flow.sender]:
+            del self._senders[flow.sender]
+
+
+def forward(flows: dict[FlowKey, Flow], buffer: bytearray, length: int, now: float) -> Destination | None:
+    """Rewrite the packet in ``buffer[:length]`` for its flow and say where to send it.
+
+    None, and the buffer untouched, when it is not an ordinary packet of a confirmed flow. The header
+    checksum is left zero: the raw socket that sends it fills it in (raw(7)).
+    """
+    if length < SHORTEST:
+        return None
+    first, total, fragment, ttl, protocol, addresses, spi, sequence = _read(buffer)
+    flow = flows.get(addresses << 32 | spi)
+    if (
+        flow is None
+        or first != _VERSION_4_IHL_5
+        or protocol != ipv4.ESP
+        or total != length
+        or ttl < 2
+        or fragment & _IS_FRAGMENT
+        or sequence < FIRST_FEW
+    ):
+        return None
+    flow.packets += 1
+    flow.octets += length
+    flow.last_seen = now
+    flow.sequence = sequence
+    _write(buffer, _TTL_AT, ttl - 1, ipv4.ESP, 0, flow.source, flow.target)
+    return flow.target
+
+
+def rewritten(packet: bytes, header: ipv4.Header, source: Ip4, target: Ip4) -> bytes:
+    """A packet with the addresses it leaves with, as ``forward`` would make it. Its TTL is 2 or more."""
+    whole = bytearray(packet[: header.total_length])
+    _write(whole, _TTL_AT, header.ttl - 1, ipv4.ESP, 0, source, target)
+    return bytes(whole)
+
+
+def restore(flow: Flow, packet: bytes) -> bytes:
+    """A packet of the flow as it was before it was rewritten, to quote it to its sender.
+
+    The header checksum is made good again: it is part of what the sender sent.
+    """
+    whole = bytearray(packet)
+    _write(whole, _TTL_AT, whole[_TTL_AT] + 1, ipv4.ESP, 0, flow.sender, flow.addressed)
+    whole[_CHECKSUM_AT : _CHECKSUM_AT + 2] = checksum(whole[:_IP_HEADER]).to_bytes(2)
+    return bytes(whole)

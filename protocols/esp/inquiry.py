@@ -1,0 +1,120 @@
+"""The question whose an SPI is: asked, answered, and asked again when the answer turns out doubtful."""
+
+from collections.abc import Sequence
+
+from protocols.actions import Action
+from protocols.bucket import TokenBucket
+from protocols.esp import codec, posterior
+from protocols.esp.contacts import Contact, Inbound, Peer
+from protocols.esp.flows import FIRST_FEW, Flow
+from protocols.esp.ledger import Ledger
+
+#: After a sequence number in this last part of its range, small ones are its continuation.
+_WRAPS_FROM = codec.LAST_SEQUENCE - (1 << 20)
+#: What was sent this long ago without an answer, so often, makes us doubt what we have found out.
+_DOUBT_AFTER = 3.0
+_DOUBT_PACKETS = 4
+#: Judgements on all open SPIs of a peer together, a second: they take milliseconds if these are many.
+_JOINT_PER_SECOND = 50.0
+_JOINT_AT_ONCE = 300.0
+
+
+class Inquiry:
+    """Judgement on all SPIs whose owner is open, and on those that it turned out to be wrong about."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def ranking(self, inbound: Inbound) -> Sequence[Contact]:
+        """Who gets copies, the likeliest first."""
+        if inbound.shared or not inbound.ranking:
+            return list(inbound.evidence)
+        return inbound.ranking
+
+    def judge(self, inbound: Inbound, *, now: float) -> list[Action]:
+        """Confirm the owner of an SPI if it is clear by now."""
+        if inbound.owner is not None or inbound.shared:
+            return []
+        together = _bucket(inbound.peer).take(now=now)
+        verdict = posterior.judge(inbound, self._ledger.settings.error, together=together)
+        inbound.ranking = verdict.ranking
+        inbound.likeliest = verdict.confidence
+        for contact in list(inbound.evidence):
+            if contact not in verdict.ranking:
+                del inbound.evidence[contact]
+        if verdict.owner is None:
+            return []
+        before = inbound.before
+        if before is not None and verdict.owner is not before:
+            # Two hosts have the same SPI now. Both get everything; there is nothing more to find out.
+            inbound.open([verdict.owner, before])
+            inbound.shared = True
+            return [a for c in (verdict.owner, before) for a in self._ledger.refresh(c)]
+        actions = self._ledger.confirm(inbound, verdict.owner, verdict.confidence, now=now)
+        return [*actions, *self.rejudge(inbound.peer, now=now)]
+
+    def rejudge(self, peer: Peer, *, now: float) -> list[Action]:
+        """One SPI fewer is open, so there is one host fewer who can own the others."""
+        actions: list[Action] = []
+        for inbound in list(peer.open.values()):
+            actions += self.judge(inbound, now=now)
+        return actions
+
+    def doubt(self, contact: Contact, flow: Flow, *, now: float) -> list[Action]:
+        """Take back what was found out when it leaves somebody without any answer.
+
+        The host keeps sending and gets nothing, while an SPI that might have been its goes to somebody
+        who has said nothing since.
+        """
+        opening = next((o for o in contact.openings if o.outbound is flow), None)
+        if opening is None or opening.inbound is not None or now - opening.since < _DOUBT_AFTER:
+            return []
+        peer = contact.peer
+        if flow.packets < _DOUBT_PACKETS or any(contact in i.evidence for i in peer.open.values()):
+            return []
+        actions: list[Action] = []
+        for inbound in list(peer.inbound.values()):
+            if inbound.first_seen >= opening.since and _unanswered(inbound):
+                owner = inbound.owner
+                assert owner is not None
+                actions += self._ledger.widen(inbound, [owner, contact], now=now)
+                self._ledger.watch(inbound, now=now)
+        return actions
+
+    def reused(self, inbound: Inbound, *, now: float) -> list[Action]:
+        """A confirmed SPI is used for a new Security Association: whose may be another host's."""
+        owner = inbound.owner
+        assert owner is not None
+        inbound.first_seen, inbound.fresh = now, True
+        contacts = posterior.candidates(inbound.peer, inbound)
+        if owner not in contacts:
+            contacts.append(owner)
+        actions = self._ledger.widen(inbound, contacts, now=now)
+        inbound.before = owner
+        self._ledger.watch(inbound, now=now)
+        return actions
+
+
+def _bucket(peer: Peer) -> TokenBucket:
+    if peer.joint is None:
+        peer.joint = TokenBucket(_JOINT_PER_SECOND, _JOINT_AT_ONCE)
+    return peer.joint
+
+
+def begins_anew(inbound: Inbound, sequence: int) -> bool:
+    """Whether a confirmed SPI's numbers start over: a new Security Association uses it."""
+    flow = inbound.flow
+    return (
+        flow is not None
+        and not inbound.told
+        and sequence < FIRST_FEW
+        and posterior.FRESH_UP_TO < flow.sequence < _WRAPS_FROM
+    )
+
+
+def _unanswered(inbound: Inbound) -> bool:
+    owner, flow = inbound.owner, inbound.flow
+    if owner is None or flow is None or inbound.told:
+        return False
+    last = max((f.last_seen for f in owner.outbound), default=0.0)
+    return last <= inbound.confirmed_at < flow.last_seen - _DOUBT_AFTER / 2

@@ -1,0 +1,349 @@
+"""The book of contacts, sessions and SPIs: what is entered, confirmed, doubted and forgotten.
+
+Nothing here decides whose an SPI is; it carries out what was decided.
+"""
+
+from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened, Side
+from protocols.addr import Ip4, contains
+from protocols.admission import Admission
+from protocols.allocator import Random
+from protocols.bucket import TokenBucket
+from protocols.deadlines import Deadlines
+from protocols.drops import Reason
+from protocols.esp import posterior, watcher
+from protocols.esp.contacts import Contact, EspSession, Inbound, Opening, PairState, Peer
+from protocols.esp.evidence import Evidence
+from protocols.esp.flows import Flow, FlowTable
+from protocols.esp.memory import Memory
+from protocols.ike.rules import Relation
+from protocols.policy import Ipsec
+from protocols.registry import SessionRegistry
+from protocols.sessions import State, Traffic
+
+#: Outbound SPIs that a host may use with one peer; of more, the one that was silent longest goes.
+MOST_OUTBOUND = 32
+
+
+class Ledger:
+    """Peers, their contacts, and their flows."""
+
+    def __init__(
+        self, admission: Admission, registry: SessionRegistry, flows: FlowTable, random: Random
+    ) -> None:
+        self.admission = admission
+        self.flows = flows
+        self.peers: dict[Ip4, Peer] = {}
+        self.memory = Memory()
+        #: Contacts without a session, the one unheard of for longest first.
+        self.dormant: dict[Contact, None] = {}
+        #: Contacts whose host knows the peer by an address of ours that other peers may have too.
+        self.behind: dict[tuple[Ip4, Ip4], list[Contact]] = {}
+        #: When to look at a contact or at an SPI without an owner again.
+        self.deadlines: Deadlines[Contact | Inbound] = Deadlines()
+        self._registry = registry
+        self._random = random
+
+    @property
+    def settings(self) -> Ipsec:
+        """The policy of now."""
+        return self.admission.policy.ipsec
+
+    # -- contacts --------------------------------------------------------------------------------------
+
+    def contact(self, relation: Relation, *, now: float) -> Contact:
+        """The contact of these two, a new one if there is none."""
+        peer = self.peers.get(relation.peer)
+        if peer is None:
+            spis = self.settings.spis_per_second
+            peer = Peer(relation.peer, TokenBucket(spis, spis))
+            self.peers[relation.peer] = peer
+        contact = peer.contacts.get(relation.host)
+        if contact is None:
+            contact = Contact(relation, peer, now)
+            peer.contacts[relation.host] = contact
+            self.dormant[contact] = None
+            self.deadlines.file(contact, now + min(self.settings.lifetime, self.settings.memory))
+            if relation.hidden or relation.seen == self.admission.addresses.wan:
+                self.behind.setdefault((relation.host, relation.seen), []).append(contact)
+            for inbound in peer.open.values():
+                if len(inbound.evidence) >= self.settings.most_candidates:
+                    inbound.left_out += 1
+                else:  # of a host that is new, nothing speaks against its being the owner
+                    inbound.evidence[contact] = Evidence()
+                    inbound.ranking = [*inbound.ranking, contact]
+            self._trim()
+        return contact
+
+    def _trim(self) -> None:
+        while len(self.dormant) > self.settings.most_remembered:
+            self.forget(next(iter(self.dormant)))
+
+    def forget(self, contact: Contact) -> None:
+        """Know nothing of a contact any more. It has no session."""
+        peer = contact.peer
+        if peer.contacts.get(contact.host) is not contact:
+            return
+        self.dormant.pop(contact, None)
+        self.deadlines.discard(contact)
+        del peer.contacts[contact.host]
+        for inbound in list(peer.open.values()):
+            if inbound.evidence.pop(contact, None) is not None:
+                inbound.ranking = [c for c in inbound.ranking if c is not contact]
+                if not inbound.evidence:
+                    self.drop_inbound(inbound)
+        key = (contact.host, contact.relation.seen)
+        if contact in self.behind.get(key, ()):
+            self.behind[key].remove(contact)
+            if not self.behind[key]:
+                del self.behind[key]
+        if not peer.contacts:
+            del self.peers[peer.address]
+
+    # -- sessions --------------------------------------------------------------------------------------
+
+    def open_session(self, contact: Contact, initiator: Ip4, *, now: float) -> list[Action] | Reason:
+        """Give the contact a session, unless it has one, or say which limit forbids it."""
+        if contact.session is not None:
+            return []
+        wan = self.admission.addresses.wan
+        if wan is None:
+            return Reason.NO_ADDRESS
+        refusal = self._registry.refusal(initiator, now=now)
+        if refusal is not None:
+            return refusal
+        relation = contact.relation
+        session = EspSession(
+            id=self._registry.new_id("e"),
+            protocol="esp",
+            role=relation.role,
+            rule=relation.rule,
+            state=State.ESTABLISHED,
+            inside=relation.host,
+            gateway=wan,
+            peer=relation.peer,
+            opened=now,
+            last_seen=now,
+            candidates=(relation.host,),
+        )
+        contact.session = session
+        self.dormant.pop(contact, None)
+        self._registry.add(session, initiator)
+        self.deadlines.file(contact, now + self.settings.lifetime)
+        return [SessionOpened(session)]
+
+    def close_session(self, contact: Contact, why: str, *, now: float) -> list[Action]:
+        """End the contact's session and its flows; confirmed SPIs are up to the caller."""
+        for flow in contact.outbound:
+            self.drop_outbound(contact, flow)
+        for inbound in contact.inbound:
+            self.drop_inbound(inbound)
+        session = contact.session
+        assert session is not None
+        contact.session = None
+        contact.openings = [o for o in contact.openings if o.outbound is None and o.inbound is None]
+        contact.ended = now
+        self.dormant[contact] = None
+        self.deadlines.file(contact, now + self.settings.memory)
+        self._registry.remove(session)
+        self._trim()
+        return [SessionClosed(session, why)]
+
+    def refresh(self, contact: Contact) -> list[Action]:
+        """Bring the session up to date with what is known; an action if its state changed."""
+        session = contact.session
+        if session is None:
+            return []
+        before = session.pairing
+        doubtful = next((i for i in contact.peer.open.values() if contact in i.evidence), None)
+        paired = [o for o in contact.openings if o.inbound is not None]
+        if doubtful is not None:
+            session.pairing = PairState.AMBIGUOUS
+            session.candidates = tuple(c.host for c in doubtful.ranking)
+            session.confidence = doubtful.likeliest
+        elif paired:
+            newest = paired[-1].inbound
+            assert newest is not None
+            session.pairing = PairState.CONFIRMED
+            session.candidates = (contact.host,)
+            session.confidence = newest.confidence
+            session.spi_inbound = newest.spi
+        else:
+            session.pairing = PairState.OUTSTANDING
+            session.candidates = (contact.host,)
+            session.confidence = 0.0
+        return [SessionChanged(session)] if session.pairing is not before else []
+
+    # -- outbound SPIs ---------------------------------------------------------------------------------
+
+    def add_outbound(self, contact: Contact, spi: int, *, fresh: bool, now: float) -> Flow:
+        """Enter a new outbound SPI of a contact that has a session."""
+        if len(contact.outbound) >= MOST_OUTBOUND:
+            oldest = min(contact.outbound, key=lambda flow: flow.last_seen)
+            self.drop_outbound(contact, oldest)
+        session, relation = contact.session, contact.relation
+        assert session is not None
+        flow = Flow(
+            source=session.gateway,
+            target=relation.peer,
+            spi=spi,
+            side=Side.LAN,
+            sender=relation.host,
+            addressed=relation.seen,
+            out=self._side_of(relation),
+        )
+        contact.outbound = (*contact.outbound, flow)
+        session.outbound = _succeed(session.outbound, flow)
+        session.spi_outbound = spi
+        waiting = [o for o in contact.openings if o.outbound is None and o.fresh == fresh]
+        opening = waiting[-1] if waiting else None
+        if opening is None:
+            opening = Opening(now, fresh=fresh)
+            watcher.file(contact, opening)
+        opening.outbound = flow
+        self.flows.know(flow)
+        if opening.inbound is not None:
+            self.flows.add(flow)
+        return flow
+
+    def drop_outbound(self, contact: Contact, flow: Flow) -> None:
+        """Forget an outbound SPI."""
+        self.flows.remove(flow)
+        contact.outbound = tuple(f for f in contact.outbound if f is not flow)
+        contact.sampled = max(0, contact.sampled - flow.packets)
+        contact.openings = [o for o in contact.openings if o.outbound is not flow]
+        assert contact.session is not None
+        contact.session.outbound = _retire(contact.session.outbound, flow)
+
+    def _side_of(self, relation: Relation) -> Side:
+        # A client inside may reach an exposed server by our public address (RFC 4787 REQ-9).
+        inside = contains(self.admission.policy.lan_networks, relation.peer)
+        return Side.LAN if inside else Side.WAN
+
+    # -- inbound SPIs ----------------------------------------------------------------------------------
+
+    def add_inbound(self, peer: Peer, spi: int, *, fresh: bool, now: float) -> Inbound:
+        """Enter an inbound SPI whose owner is open."""
+        inbound = Inbound(spi, peer, now, fresh, arrived=now)
+        peer.inbound[spi] = inbound
+        peer.open[spi] = inbound
+        contacts, most = posterior.candidates(peer, inbound), self.settings.most_candidates
+        inbound.open(contacts[:most])
+        inbound.left_out = max(0, len(contacts) - most)
+        return inbound
+
+    def watch(self, inbound: Inbound, *, now: float) -> None:
+        """Look at an SPI again when it may have gone silent without an owner."""
+        self.deadlines.file(inbound, now + self.settings.unconfirmed)
+
+    def confirm(
+        self,
+        inbound: Inbound,
+        contact: Contact,
+        confidence: float,
+        *,
+        now: float,
+        opening: Opening | None = None,
+    ) -> list[Action]:
+        """Give an SPI to its owner, who has a session or is given one; with it the fast lane.
+
+        ``opening``: which of the owner's it answers; the oldest if that is not known.
+        """
+        actions = self.open_session(contact, contact.relation.peer, now=now)
+        if isinstance(actions, Reason):
+            # Packets still go to it; the fast lane is for sessions only.
+            return []
+        session, relation, peer = contact.session, contact.relation, contact.peer
+        assert session is not None
+        peer.open.pop(inbound.spi, None)
+        self.deadlines.discard(inbound)
+        rivals = [c for c in inbound.evidence if c is not contact]
+        inbound.close()
+        inbound.owner, inbound.confidence, inbound.confirmed_at = contact, confidence, now
+        flow = Flow(
+            source=relation.seen,
+            target=relation.host,
+            spi=inbound.spi,
+            side=self._side_of(relation),
+            sender=relation.peer,
+            addressed=session.gateway,
+            out=Side.LAN,
+            packets=inbound.packets,
+            octets=inbound.octets,
+            last_seen=inbound.arrived,
+            sequence=inbound.sequence,
+        )
+        inbound.flow = flow
+        session.inbound = _succeed(session.inbound, flow)
+        contact.inbound = (*contact.inbound, inbound)
+        self._attach(contact, inbound, opening, now)
+        contact.rest()
+        self.flows.add(flow)
+        actions += self.refresh(contact)
+        for rival in rivals:
+            actions += self.refresh(rival)
+        return actions
+
+    def _attach(self, contact: Contact, inbound: Inbound, opening: Opening | None, now: float) -> None:
+        # The newest that it can belong to: an older one can still be any later SPI's.
+        if opening is None:
+            waiting = [o for o in contact.openings if o.inbound is None and o.fresh == inbound.fresh]
+            able = [o for o in waiting if o.since <= inbound.first_seen]
+            opening = able[-1] if able else None
+        if opening is None:
+            opening = Opening(now, fresh=inbound.fresh)
+            watcher.file(contact, opening)
+        opening.inbound = inbound
+        if opening.outbound is not None:
+            self.flows.add(opening.outbound)
+
+    def widen(self, inbound: Inbound, contacts: list[Contact], *, now: float) -> list[Action]:
+        """Take a confirmed SPI back: somebody else may own it."""
+        owner, flow = inbound.owner, inbound.flow
+        assert owner is not None
+        assert flow is not None
+        self._detach(inbound, owner, flow)
+        inbound.packets, inbound.octets, inbound.arrived = 0, 0, now
+        inbound.peer.open[inbound.spi] = inbound
+        inbound.open(contacts)
+        actions: list[Action] = []
+        for contact in contacts:
+            actions += self.refresh(contact)
+        return actions
+
+    def drop_inbound(self, inbound: Inbound) -> None:
+        """Forget an inbound SPI."""
+        peer = inbound.peer
+        peer.inbound.pop(inbound.spi, None)
+        peer.open.pop(inbound.spi, None)
+        self.deadlines.discard(inbound)
+        if inbound.owner is not None and inbound.flow is not None:
+            self._detach(inbound, inbound.owner, inbound.flow)
+
+    def _detach(self, inbound: Inbound, owner: Contact, flow: Flow) -> None:
+        self.flows.remove(flow)
+        owner.inbound = tuple(i for i in owner.inbound if i is not inbound)
+        for opening in owner.openings:
+            if opening.inbound is inbound:
+                opening.inbound = None
+                if opening.outbound is not None:
+                    self.flows.hold(opening.outbound)
+        owner.openings = [o for o in owner.openings if o.inbound or o.outbound or o.exchange]
+        assert owner.session is not None
+        owner.session.inbound = _retire(owner.session.inbound, flow)
+
+
+def _succeed(old: Traffic, flow: Flow) -> Flow:
+    """The newest flow counts for the whole session; what an older one still carries is added when it goes."""
+    flow.packets += old.packets
+    flow.octets += old.octets
+    old.packets = old.octets = 0
+    return flow
+
+
+def _retire(current: Traffic, flow: Flow) -> Traffic:
+    """The session's traffic without the object that is about to go."""
+    if current is flow:
+        return Traffic(flow.packets, flow.octets, flow.last_seen)
+    current.packets += flow.packets
+    current.octets += flow.octets
+    return current

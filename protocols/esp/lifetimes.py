@@ -1,0 +1,102 @@
+"""How long what is known of ESP is kept."""
+
+from collections.abc import Callable
+
+from protocols.actions import Action
+from protocols.addr import Ip4
+from protocols.esp.contacts import Contact, Inbound
+from protocols.esp.ledger import Ledger
+from protocols.esp.memory import Remembered
+from protocols.esp.told import ToldPairs
+
+
+class Lifetimes:
+    """Ends sessions and forgets SPIs that have been silent for their lifetime.
+
+    ``alive``: when IKE of a host and a peer was last seen; the two keep each other's entries alive.
+    """
+
+    def __init__(self, ledger: Ledger, told: ToldPairs, alive: Callable[[Ip4, Ip4], float | None]) -> None:
+        self._ledger = ledger
+        self._told = told
+        self._alive = alive
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` is next to be called."""
+        whens = (self._ledger.deadlines.next(), self._told.next_deadline())
+        return min((when for when in whens if when is not None), default=None)
+
+    def expire(self, *, now: float) -> list[Action]:
+        """Do what is due."""
+        actions: list[Action] = []
+        for told in self._told.due(now):
+            self.untell(told.peer, told.spi)
+        self._ledger.memory.expire(now=now)
+        for key in self._ledger.deadlines.due(now):
+            if isinstance(key, Contact):
+                actions += self._contact_due(key, now)
+            else:
+                actions += self._inbound_due(key, now)
+        return actions
+
+    def untell(self, peer: Ip4, spi: int) -> bool:
+        """Forget a told pair, and the SPI with it."""
+        told = self._told.remove(peer, spi)
+        if told is None:
+            return False
+        known = self._ledger.peers.get(peer)
+        inbound = None if known is None else known.inbound.get(spi)
+        if inbound is not None:
+            self._ledger.drop_inbound(inbound)
+        return True
+
+    def _contact_due(self, contact: Contact, now: float) -> list[Action]:
+        """End a silent session, forget a session's silent SPIs, or in the end forget the contact."""
+        ledger, settings = self._ledger, self._ledger.settings
+        if contact.peer.contacts.get(contact.host) is not contact:
+            return []
+        if contact.session is None:
+            seen = max(contact.since, contact.ike_seen, contact.ended)
+            if seen + settings.memory <= now:
+                ledger.forget(contact)
+            else:
+                ledger.deadlines.file(contact, seen + settings.memory)
+            return []
+        seen = max(contact.esp_seen(), self._alive(contact.host, contact.peer.address) or contact.since)
+        idle = now - settings.lifetime
+        if seen <= idle:
+            for inbound in contact.inbound:
+                self._remember(inbound, contact, now)
+            return ledger.close_session(contact, "silent for its lifetime", now=now)
+        if contact.esp_seen() > idle:
+            # Some of its pairs are older than the one in use: they have drained by now.
+            for flow in [f for f in contact.outbound if f.last_seen <= idle]:
+                ledger.drop_outbound(contact, flow)
+            for inbound in [i for i in contact.inbound if i.last_seen <= idle and not i.told]:
+                self._remember(inbound, contact, now)
+                ledger.drop_inbound(inbound)
+        times = [*(f.last_seen for f in contact.outbound), *(i.last_seen for i in contact.inbound)]
+        oldest = min((when for when in times if when > idle), default=seen)
+        ledger.deadlines.file(contact, oldest + settings.lifetime)
+        return []
+
+    def _remember(self, inbound: Inbound, owner: Contact, now: float) -> None:
+        if not inbound.told:
+            settings = self._ledger.settings
+            remembered = Remembered(owner.host, inbound.confidence, now + settings.memory)
+            self._ledger.memory.keep(
+                inbound.peer.address, inbound.spi, remembered, most=settings.most_remembered
+            )
+
+    def _inbound_due(self, inbound: Inbound, now: float) -> list[Action]:
+        """Forget an SPI whose owner was never found out and that is silent."""
+        ledger = self._ledger
+        if inbound.peer.open.get(inbound.spi) is not inbound:
+            return []
+        until = inbound.arrived + ledger.settings.unconfirmed
+        if until > now:
+            ledger.deadlines.file(inbound, until)
+            return []
+        contacts = list(inbound.evidence)
+        ledger.drop_inbound(inbound)
+        return [action for contact in contacts for action in ledger.refresh(contact)]

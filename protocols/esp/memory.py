@@ -1,0 +1,55 @@
+"""SPIs that went silent: whose they were.
+
+A tunnel that says nothing for longer than the lifetime loses its session, but its Security Association may
+live on for hours (HOWTO §6.2). So what was once found out is kept, for a day and within bounds: a few dozen
+octets for each SPI.
+"""
+
+from dataclasses import dataclass
+
+from protocols.addr import Ip4
+
+
+@dataclass(slots=True)
+class Remembered:
+    """Who owned an SPI, how surely, and until when that is kept."""
+
+    host: Ip4
+    confidence: float
+    until: float
+
+
+class Memory:
+    """Owners of (peer, SPI) that are no longer in use. The oldest go first."""
+
+    def __init__(self) -> None:
+        self._owners: dict[tuple[Ip4, int], Remembered] = {}
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def keep(self, peer: Ip4, spi: int, remembered: Remembered, *, most: int) -> None:
+        """Remember an owner; forget the oldest if there are more than ``most``."""
+        self._owners.pop((peer, spi), None)
+        self._owners[peer, spi] = remembered
+        while len(self._owners) > most:
+            del self._owners[next(iter(self._owners))]
+
+    def recall(self, peer: Ip4, spi: int, *, now: float) -> Remembered | None:
+        """Take out who owned the SPI."""
+        remembered = self._owners.pop((peer, spi), None)
+        return remembered if remembered is not None and remembered.until > now else None
+
+    def forget(self, peer: Ip4, host: Ip4) -> None:
+        """Forget all SPIs of a host with a peer."""
+        gone = [key for key, r in self._owners.items() if key[0] == peer and r.host == host]
+        for key in gone:
+            del self._owners[key]
+
+    def expire(self, *, now: float) -> None:
+        """Forget what has been kept long enough."""
+        while self._owners:
+            key = next(iter(self._owners))
+            if self._owners[key].until > now:
+                return
+            del self._owners[key]

@@ -1,0 +1,294 @@
+"""The gateway as a sans-IO machine: packets, stream events and time in; verdicts and actions out.
+
+Data packets of a known flow take a short lane, one for each protocol: rewritten in the caller's buffer,
+answered with where to send it. Everything else takes the long one and is answered with a list of actions, in
+the order in which they are to be carried out. After any call but a data packet's, ``next_deadline()`` may
+have moved.
+"""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+
+from protocols import icmp, ipv4, quoted, tcp, udp
+from protocols.actions import Action, Destination, Drop, Send, Side
+from protocols.addr import UNSPECIFIED, Ip4
+from protocols.admission import Addresses, Admission
+from protocols.allocator import Random
+from protocols.bucket import TokenBucket
+from protocols.drops import Reason
+from protocols.errors import DecodeError
+from protocols.esp.flows import FlowTable as EspFlowTable
+from protocols.esp.tracker import EspTracker
+from protocols.events import StreamEvent
+from protocols.gre import codec as gre
+from protocols.gre.flows import FlowTable, flow_key
+from protocols.ike.observation import IkeObserved
+from protocols.lanes import EspLane, Forward, GreLane, Lane, UdpLane
+from protocols.policy import Policy, Refuse
+from protocols.pptp.tracker import PptpTracker
+from protocols.registry import SessionRegistry
+from protocols.sessions import Session
+from protocols.udpflow import IpsecUdp
+
+#: Where an IP header names the protocol (RFC 791 §3.1).
+_PROTOCOL_AT = 9
+#: What cannot work through any gateway that changes addresses, and is named for it.
+_HOPELESS = {ipv4.AH: Reason.AH, ipv4.FWZ: Reason.FWZ}
+
+
+def _no_lane(_flows: dict[int, object], _buffer: bytearray, _length: int, _now: float) -> None:
+    """The short lane of protocols that have none."""
+
+
+class Gateway:
+    """One gateway: its policy, its addresses, its sessions.
+
+    ``random`` is as ``random.randrange``; Call IDs and session ids come from it.
+    """
+
+    def __init__(self, policy: Policy, addresses: Addresses, *, random: Random) -> None:
+        self.drops: dict[Reason, int] = dict.fromkeys(Reason, 0)
+        self._random = random
+        self._admission = Admission(policy, addresses)
+        self.registry = SessionRegistry(policy.limits, random)
+        self._flows = FlowTable()
+        self._streams = itertools.count(1)
+        self._pptp = PptpTracker(
+            self._admission, self.registry, self._flows, random=random, new_stream=self.new_stream
+        )
+        self._icmp_rate = TokenBucket(policy.limits.icmp_per_second, policy.limits.icmp_per_second)
+        esp_flows = EspFlowTable()
+        self.esp = EspTracker(
+            self._admission,
+            self.registry,
+            esp_flows,
+            random=random,
+            answer=self._answer,
+            alive=lambda host, peer: self.udp.alive(host, peer),
+        )
+        self._observed: list[IkeObserved] = []
+        self.udp = IpsecUdp(
+            self._admission,
+            self.registry,
+            random=random,
+            observe=self._observed.append,
+            esp_alive=self.esp.alive,
+        )
+        self._lanes: dict[int, Lane] = {
+            ipv4.GRE: GreLane(self._flows),
+            ipv4.ESP: EspLane(esp_flows),
+            udp.PROTOCOL: UdpLane(self.udp.natt.flows),
+        }
+        self._lan = [_short(self._lanes.get(number), Side.LAN) for number in range(256)]
+        self._wan = [_short(self._lanes.get(number), Side.WAN) for number in range(256)]
+        self._fault_drops = {reason: Drop(reason) for reason in Reason}
+
+    # -- packets ---------------------------------------------------------------------------------------
+
+    def from_lan(self, buffer: bytearray, length: int, *, now: float) -> Destination | Drop | list[Action]:
+        """Take the packet in ``buffer[:length]`` that arrived on a LAN interface.
+
+        A Destination means: the buffer was rewritten in place, send it there. The buffer has room for an IP
+        header, however short the packet is.
+        """
+        forward, flows = self._lan[buffer[_PROTOCOL_AT]]
+        return forward(flows, buffer, length, now) or self._unusual(Side.LAN, buffer, length, now)
+
+    def from_wan(self, buffer: bytearray, length: int, *, now: float) -> Destination | Drop | list[Action]:
+        """Take the packet in ``buffer[:length]`` that arrived on the WAN interface; as ``from_lan``."""
+        forward, flows = self._wan[buffer[_PROTOCOL_AT]]
+        return forward(flows, buffer, length, now) or self._unusual(Side.WAN, buffer, length, now)
+
+    def too_big(self, buffer: bytearray, length: int, *, mtu: int, now: float) -> list[Action]:
+        """A packet that is ready to leave does not fit the next link, which takes ``mtu`` octets.
+
+        With Don't Fragment set its sender is told so (RFC 1191 §4); otherwise it goes in fragments
+        (RFC 791 §3.2). So does IKE in any case: its messages do not become shorter by knowing the MTU, and
+        reached us in fragments themselves.
+        """
+        packet = bytes(buffer[:length])
+        header = ipv4.Header.from_bytes(packet, verify=False)
+        lane = self._lanes.get(header.protocol)
+        original = lane.restored(packet, header.length) if lane and header.dont_fragment else None
+        if original is not None:
+            answer = self._answer(icmp.fragmentation_needed(mtu, original), original, now)
+            return self._count([Drop(Reason.TOO_BIG), *answer])
+        if header.dont_fragment and header.protocol != udp.PROTOCOL:
+            return [self._drop(Reason.TOO_BIG)]
+        destination = Ip4(header.dst)
+        mtu = max(mtu, ipv4.SMALLEST_MTU)
+        if header.identification == 0 or header.dont_fragment:
+            # Raw sockets replace 0 by a number of their own (raw(7)), another one in each piece.
+            number = header.identification or 1 + self._random(0xFFFF)
+            numbered = replace(header, identification=number, dont_fragment=False)
+            packet = numbered.to_bytes() + packet[header.length :]
+        return [Send(piece, destination) for piece in ipv4.fragment(packet, mtu)]
+
+    def _unusual(self, side: Side, buffer: bytearray, length: int, now: float) -> Drop | list[Action]:
+        packet = bytes(buffer[:length])
+        try:
+            header = ipv4.validate(packet, verify=False)
+        except DecodeError as error:
+            return self._drop(error.reason)
+        if header.protocol == ipv4.GRE:
+            return self._gre(side, header, packet, now)
+        if header.protocol == ipv4.ESP or header.protocol == udp.PROTOCOL:
+            return self._ipsec(side, header, packet, now)
+        if header.protocol == ipv4.ICMP:
+            return self._count(self._icmp_error(side, header, packet))
+        if header.protocol == ipv4.TCP:
+            return self._turned_away(side, header, packet)
+        return self._drop(_HOPELESS.get(header.protocol, Reason.NOT_SERVED))
+
+    def _gre(self, side: Side, header: ipv4.Header, packet: bytes, now: float) -> Drop | list[Action]:
+        fault = self._admission.source_fault(side, header.src)
+        if fault is not None:
+            return self._drop(fault)
+        refusal = gre.refusal(packet, header.length, header.total_length)
+        if refusal is not None:
+            return self._drop(refusal)
+        call_id = gre.call_id_of(packet, header.length)
+        flows = self._flows.lan if side is Side.LAN else self._flows.wan
+        if flow_key(header.src, header.dst, call_id) not in flows:
+            return self._drop(self._unknown(header, call_id))
+        if header.ttl < 2:
+            return self._count(self._expired(packet, now))
+        # Nothing above applies, and yet the short lane refused it: there is more than the header says.
+        return self._drop(Reason.BAD_HEADER)
+
+    def _ipsec(self, side: Side, header: ipv4.Header, packet: bytes, now: float) -> list[Action]:
+        tracker = self.esp if header.protocol == ipv4.ESP else self.udp
+        take = tracker.from_lan if side is Side.LAN else tracker.from_wan
+        actions = take(header, packet, now=now)
+        for observed in self._observed:
+            actions += self.esp.ike_seen(observed, now=now)
+        self._observed.clear()
+        if side is Side.LAN and Drop(Reason.TTL_EXPIRED) in actions[:1]:
+            actions = self._expired(packet, now)
+        return self._count(actions)
+
+    def _expired(self, packet: bytes, now: float) -> list[Action]:
+        return [Drop(Reason.TTL_EXPIRED), *self._answer(icmp.time_exceeded(packet), packet, now)]
+
+    def _turned_away(self, side: Side, header: ipv4.Header, packet: bytes) -> Drop | list[Action]:
+        """A SYN that the rules do not let in and the shell has not answered."""
+        fault = self._admission.source_fault(side, header.src)
+        drop = self._drop(fault or Reason.NO_RULE)
+        # A false source must not be answered: the answer would go to somebody who has not asked.
+        if fault is not None or self._admission.policy.refuse is Refuse.SILENT or not tcp.is_syn(packet):
+            return drop
+        return [drop, Send(tcp.reset_for(packet), Ip4(header.src))]
+
+    def _unknown(self, header: ipv4.Header, call_id: int) -> Reason:
+        if self._pptp.ids.taken(Ip4(header.src), Ip4(header.dst), call_id):
+            return Reason.CALL_ENDED
+        return Reason.UNKNOWN_CALL if self._flows.sends(header.src) else Reason.STRANGER
+
+    def _icmp_error(self, side: Side, header: ipv4.Header, packet: bytes) -> list[Action]:
+        fault = self._admission.source_fault(side, header.src)
+        # Routers outside may well have private addresses (RFC 1812 §4.3.2.4 leaves them the choice): only
+        # the LAN's own and impossible ones are refused.
+        if fault is not None and side is Side.WAN:
+            return [Drop(fault)]
+        return quoted.translate(self._lanes, side, packet)
+
+    def _answer(self, error: icmp.IcmpError, about: bytes, now: float) -> list[Action]:
+        """An ICMP error of our own to the sender of a packet (RFC 1812 §4.3.2); drops are not counted yet."""
+        if not icmp.may_answer(about):
+            return []
+        if not self._icmp_rate.take(now=now):
+            return [Drop(Reason.ICMP_RATE)]
+        sender = ipv4.Header.from_bytes(about, verify=False).src
+        # Source 0: the kernel fills in the address that faces the sender (raw(7)).
+        packet = ipv4.build(src=UNSPECIFIED, dst=sender, protocol=ipv4.ICMP, payload=error.to_bytes())
+        return [Send(packet, Ip4(sender))]
+
+    # -- streams ---------------------------------------------------------------------------------------
+
+    def new_stream(self) -> int:
+        """A number for a stream that the shell has accepted."""
+        return next(self._streams)
+
+    def stream_event(self, event: StreamEvent, *, now: float) -> list[Action]:
+        """Act on what happened to a TCP stream."""
+        return self._count(self._pptp.stream_event(event, now=now))
+
+    # -- the operator ----------------------------------------------------------------------------------
+
+    def kill(self, session_ids: Iterable[str], *, now: float) -> list[Action]:
+        """End sessions. Unknown ids are passed over: the caller asks the registry first."""
+        actions: list[Action] = []
+        for session_id in session_ids:
+            session = self.registry.get(session_id)
+            if session is not None:
+                for tracker in (self._pptp, self.esp, self.udp):
+                    actions += tracker.kill(session, "ended by the operator", now=now)
+        return self._count(actions)
+
+    def reload(self, policy: Policy, *, now: float) -> list[Action]:
+        """Live by another policy; sessions it still allows go on untouched."""
+        self._admission.policy = policy
+        self.registry.relimit(policy.limits)
+        self._pptp.relimit()
+        self._icmp_rate = TokenBucket(policy.limits.icmp_per_second, policy.limits.icmp_per_second)
+        return self._reconsider(now)
+
+    def address_changed(self, addresses: Addresses, *, now: float) -> list[Action]:
+        """Use these addresses from now on; sessions bound to a lost one end, and their ends are told."""
+        self._admission.addresses = addresses
+        return self._reconsider(now)
+
+    def _reconsider(self, now: float) -> list[Action]:
+        pptp = self._pptp.reconsider(now=now)
+        return self._count([*pptp, *self.esp.reconsider(now=now), *self.udp.reconsider(now=now)])
+
+    def drain(self) -> None:
+        """Take no new sessions."""
+        self.registry.draining = True
+
+    def close(self, why: str, *, now: float) -> list[Action]:
+        """End all sessions."""
+        actions: list[Action] = []
+        for connection in self._pptp.connections():
+            actions += self._pptp.dismiss(connection, why, now=now)
+        return [*actions, *self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
+
+    def refused(self, rule: str) -> int:
+        """How many connections that the rule allows were refused because of a limit."""
+        return self._pptp.refused[rule]
+
+    def sessions(self) -> Iterable[Session]:
+        """All sessions."""
+        return iter(self.registry)
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` is next to be called."""
+        parts = (self._pptp.next_deadline(), self.esp.next_deadline(), self.udp.next_deadline())
+        return min((when for when in parts if when is not None), default=None)
+
+    def expire(self, *, now: float) -> list[Action]:
+        """Do what is due; calling it early or twice does no harm."""
+        pptp = self._pptp.expire(now=now)
+        return self._count([*pptp, *self.esp.expire(now=now), *self.udp.expire(now=now)])
+
+    # -- counting --------------------------------------------------------------------------------------
+
+    def _drop(self, reason: Reason) -> Drop:
+        self.drops[reason] += 1
+        return self._fault_drops[reason]
+
+    def _count(self, actions: list[Action]) -> list[Action]:
+        for action in actions:
+            if isinstance(action, Drop):
+                self.drops[action.reason] += 1
+        return actions
+
+
+def _short(lane: Lane | None, side: Side) -> tuple[Forward, dict[int, object]]:
+    """A lane's way for packets that arrive on a side, and its flows."""
+    if lane is None:
+        return _no_lane, {}
+    return lane.forward, lane.lan if side is Side.LAN else lane.wan

@@ -1,0 +1,1 @@
+"""GRE as PPTP uses it (RFC 2637 §4.1)."""

@@ -1,0 +1,178 @@
+"""Which inside hosts talk IKE to which peers, from the first message until long after the last."""
+
+from collections.abc import Callable, Iterator
+
+from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened
+from protocols.addr import Ip4
+from protocols.admission import Admission
+from protocols.deadlines import Deadlines
+from protocols.drops import Reason
+from protocols.ike.association import Association, Conversation, IkeSession
+from protocols.ike.cookies import Claim, Cookies
+from protocols.ike.header import IkeHeader
+from protocols.ike.rules import Relation
+from protocols.policy import Ipsec
+from protocols.registry import SessionRegistry
+from protocols.sessions import State
+
+#: When data between a host and a peer was last seen; None if they have none.
+Alive = Callable[[Ip4, Ip4], float | None]
+
+
+class Conversations:
+    """Conversations by peer and host, and their SAs."""
+
+    def __init__(
+        self, admission: Admission, registry: SessionRegistry, cookies: Cookies, companion: Alive
+    ) -> None:
+        self._admission = admission
+        self._registry = registry
+        self._cookies = cookies
+        self._companion = companion
+        self._hosts: dict[Ip4, dict[Ip4, Conversation]] = {}
+        self._deadlines: Deadlines[Conversation] = Deadlines()
+        #: Claims for whose first answer nobody waits any more.
+        self.freed: list[Claim] = []
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (conversation for hosts in list(self._hosts.values()) for conversation in list(hosts.values()))
+
+    @property
+    def _ipsec(self) -> Ipsec:
+        return self._admission.policy.ipsec
+
+    def find(self, host: Ip4, peer: Ip4) -> Conversation | None:
+        """The conversation of the two."""
+        return self._hosts.get(peer, {}).get(host)
+
+    def last_talker(self, peer: Ip4) -> Conversation | None:
+        """The conversation of the host that last said something to the peer."""
+        return max(self._hosts.get(peer, {}).values(), key=lambda c: c.host_spoke, default=None)
+
+    def open(
+        self, relation: Relation, initiator: Ip4, actions: list[Action], *, now: float
+    ) -> Conversation | Reason:
+        """The conversation of the two, begun if need be on the account of ``initiator``."""
+        conversation = self.find(relation.host, relation.peer)
+        if conversation is not None:
+            conversation.relation = relation
+            return conversation
+        refusal = self._registry.refusal(initiator, now=now)
+        if refusal is not None:
+            return refusal
+        wan = self._admission.addresses.wan
+        assert wan is not None
+        session = IkeSession(
+            id=self._registry.new_id("k"),
+            protocol="isakmp",
+            role=relation.role,
+            rule=relation.rule,
+            state=State.CONNECTING,
+            inside=relation.host,
+            gateway=wan,
+            peer=relation.peer,
+            opened=now,
+            last_seen=now,
+        )
+        self._registry.add(session, initiator)
+        conversation = Conversation(relation, session)
+        self._hosts.setdefault(relation.peer, {})[relation.host] = conversation
+        self.look_again(conversation, now + self._ipsec.unanswered)
+        actions.append(SessionOpened(session))
+        return conversation
+
+    def begin(
+        self, conversation: Conversation, message: IkeHeader, *, by_host: bool, now: float
+    ) -> Association:
+        """Enter a new SA, at the cost of the least recently used one if there are too many."""
+        associations = conversation.session.associations
+        guessed = [a for a in associations if a.guessed]
+        # Whoever pretends to be the peer must not push out what the host itself takes part in.
+        if not by_host and len(guessed) >= self._ipsec.most_unanswered:
+            self.forget(guessed[0])
+        elif len(associations) >= self._ipsec.most_associations:
+            self.forget((guessed or list(associations))[0])
+        association = Association(
+            conversation,
+            conversation.relation,
+            message.initiator_cookie,
+            message.responder_cookie,
+            by_host,
+            now,
+        )
+        self._cookies.add(association)
+        self._file(conversation)
+        return association
+
+    def forget(self, association: Association) -> None:
+        """Forget an SA; its cookies are free for others."""
+        self.freed.append(self._cookies.remove(association))
+
+    def heard(self, association: Association, *, now: float) -> list[Action]:
+        """Somebody spoke in an SA."""
+        conversation, session = association.conversation, association.conversation.session
+        association.last_seen = session.last_seen = now
+        session.associations.pop(association)
+        session.associations[association] = None
+        self._file(conversation)
+        if not association.mutual or session.state is not State.CONNECTING:
+            return []
+        session.state = State.ESTABLISHED
+        return [SessionChanged(session)]
+
+    def end(self, conversation: Conversation, why: str) -> list[Action]:
+        """Forget a conversation that has nothing held back, and its SAs."""
+        relation, session = conversation.relation, conversation.session
+        for association in list(session.associations):
+            self.forget(association)
+        hosts = self._hosts[relation.peer]
+        del hosts[relation.host]
+        if not hosts:
+            del self._hosts[relation.peer]
+        self._deadlines.discard(conversation)
+        session.state = State.CLOSING
+        self._registry.remove(session)
+        return [SessionClosed(session, why)]
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When ``overdue`` is next to be called."""
+        return self._deadlines.next()
+
+    def overdue(self, *, now: float) -> list[Conversation]:
+        """Forget the SAs whose time has come; the conversations in which nothing is left."""
+        empty = []
+        for conversation in self._deadlines.due(now):
+            for association in list(conversation.session.associations):
+                if self._deadline(association) <= now:
+                    self.forget(association)
+            self._file(conversation)
+            # One with something held back is looked at again when that is settled.
+            if not conversation.session.associations and not conversation.holding:
+                empty.append(conversation)
+        return empty
+
+    def _deadline(self, association: Association) -> float:
+        """When an SA is to be forgotten. Data keeps the newest alive: the peer will rekey in that one."""
+        ipsec = self._ipsec
+        until = association.last_seen + (ipsec.lifetime if association.mutual else ipsec.unanswered)
+        session = association.conversation.session
+        if not association.mutual or next(reversed(session.associations)) is not association:
+            return until
+        data = self._companion(session.inside, session.peer)
+        return until if data is None else max(until, data + ipsec.lifetime)
+
+    def refile(self) -> None:
+        """The times of a new policy may be shorter."""
+        for conversation in self:
+            self._file(conversation)
+
+    def _file(self, conversation: Conversation) -> None:
+        associations = conversation.session.associations
+        if associations:
+            self._deadlines.file(conversation, min(map(self._deadline, associations)))
+
+    def look_again(self, conversation: Conversation, when: float) -> None:
+        """Look by then whether anything is left of a conversation."""
+        self._deadlines.file(conversation, when)

@@ -1,0 +1,175 @@
+"""The short lanes, one for each protocol that carries data: GRE, ESP, and ESP in UDP.
+
+A lane knows the flows whose packets are rewritten where they lie, and finds a flow again by a packet that
+has left us: an ICMP error quotes that, at least its IP header and 8 octets more (RFC 792, RFC 5508 §4.2).
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from protocols import udp
+from protocols.actions import Destination, Side
+from protocols.addr import Ip4
+from protocols.checksum import update
+from protocols.drops import Reason
+from protocols.esp import flows as esp
+from protocols.gre import flows as gre
+from protocols.gre.codec import CALL_ID_OFFSET
+from protocols.natt import flows as natt
+
+#: Rewrites a packet for its flow, as ``gre.flows.forward``, given a lane's ``lan`` or ``wan``.
+Forward = Callable[[dict[int, Any], bytearray, int, float], Destination | None]
+
+_CHECKSUM_AT = 10
+_ADDRESSES_AT = 12
+_UDP_CHECKSUM_AT = 6
+_addresses = struct.Struct("!II")
+_word = struct.Struct("!H")
+_long = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A quoted packet that we had sent: whose it was, and what its sender had sent in its place."""
+
+    side: Side
+    sender: Ip4
+    addressed: Ip4
+    target: Ip4
+    #: The side it left on.
+    out: Side
+    quote: bytes
+    #: Whether its sender, a peer, sends to several flows behind our one address.
+    shared: bool = False
+
+
+class Lane(Protocol):
+    """The flows of one protocol."""
+
+    lan: dict[int, Any]
+    wan: dict[int, Any]
+
+    @property
+    def forward(self) -> Forward:
+        """Takes a packet of a known flow."""
+
+    def sent(self, quote: bytes, at: int) -> Sent | Reason:
+        """What a quoted packet, whose IP header is ``at`` octets long, was before we rewrote it."""
+
+    def restored(self, packet: bytes, at: int) -> bytes | None:
+        """A whole packet as it was before ``forward`` rewrote it; None when its flow is not known."""
+
+
+class GreLane:
+    """Calls of PPTP."""
+
+    forward = staticmethod(gre.forward)
+
+    def __init__(self, flows: gre.FlowTable) -> None:
+        self._flows = flows
+        self.lan, self.wan = flows.lan, flows.wan
+
+    def _flow(self, packet: bytes, at: int) -> gre.Flow | None:
+        source, target = _addresses.unpack_from(packet, _ADDRESSES_AT)
+        call_id = _word.unpack_from(packet, at + CALL_ID_OFFSET)[0]
+        return self._flows.departed(gre.flow_key(source, target, call_id))
+
+    def sent(self, quote: bytes, at: int) -> Sent | Reason:
+        """As Lane."""
+        if len(quote) < at + CALL_ID_OFFSET + _word.size:
+            return Reason.ICMP_MALFORMED
+        flow = self._flow(quote, at)
+        if flow is None:
+            return Reason.ICMP_UNKNOWN
+        packet = _readdressed(quote, flow.sender, flow.addressed)
+        _word.pack_into(packet, at + CALL_ID_OFFSET, flow.shown_id)
+        shared = flow.side is Side.WAN and self._flows.flows_from(flow.sender) > 1
+        return Sent(flow.side, flow.sender, flow.addressed, flow.target, flow.out, bytes(packet), shared)
+
+    def restored(self, packet: bytes, at: int) -> bytes | None:
+        """As Lane."""
+        flow = self._flow(packet, at)
+        return None if flow is None else gre.restore(flow, packet)
+
+
+class EspLane:
+    """Confirmed pairs of ESP; the outbound half is found again from its first packet on."""
+
+    forward = staticmethod(esp.forward)
+
+    def __init__(self, flows: esp.FlowTable) -> None:
+        self._flows = flows
+        self.lan, self.wan = flows.lan, flows.wan
+
+    def _flow(self, packet: bytes, at: int) -> esp.Flow | None:
+        source, target = _addresses.unpack_from(packet, _ADDRESSES_AT)
+        spi = _long.unpack_from(packet, at)[0]
+        return self._flows.departed(esp.flow_key(source, target, spi))
+
+    def sent(self, quote: bytes, at: int) -> Sent | Reason:
+        """As Lane."""
+        if len(quote) < at + _long.size:
+            return Reason.ICMP_MALFORMED
+        flow = self._flow(quote, at)
+        if flow is None:
+            return Reason.ICMP_UNKNOWN
+        packet = _readdressed(quote, flow.sender, flow.addressed)
+        return Sent(flow.side, flow.sender, flow.addressed, flow.target, flow.out, bytes(packet))
+
+    def restored(self, packet: bytes, at: int) -> bytes | None:
+        """As Lane."""
+        flow = self._flow(packet, at)
+        return None if flow is None else esp.restore(flow, packet)
+
+
+class UdpLane:
+    """ESP in UDP that both sides have begun to send."""
+
+    forward = staticmethod(natt.forward)
+
+    def __init__(self, flows: natt.FlowTable) -> None:
+        self._flows = flows
+        self.lan, self.wan = flows.lan, flows.wan
+
+    def _flow(self, packet: bytes, at: int) -> natt.Flow | None:
+        source, target = _addresses.unpack_from(packet, _ADDRESSES_AT)
+        ports = _long.unpack_from(packet, at)[0]
+        return self._flows.departed((source << 32 | target) << 32 | ports)
+
+    def sent(self, quote: bytes, at: int) -> Sent | Reason:
+        """As Lane. A checksum follows the change of addresses and ports, also if it was wrong before."""
+        if len(quote) < at + udp.HEADER:
+            return Reason.ICMP_MALFORMED
+        flow = self._flow(quote, at)
+        if flow is None:
+            return Reason.ICMP_UNKNOWN
+        packet = _readdressed(quote, flow.sender[0], flow.addressed[0])
+        _long.pack_into(packet, at, flow.sender[1] << 16 | flow.addressed[1])
+        found = _word.unpack_from(quote, at + _UDP_CHECKSUM_AT)[0]
+        if found:
+            old, new = _pseudo(quote, at), _pseudo(packet, at)
+            _word.pack_into(packet, at + _UDP_CHECKSUM_AT, update(found, old, new) or 0xFFFF)
+        out = Side.LAN if flow.side is Side.WAN else Side.WAN
+        return Sent(flow.side, flow.sender[0], flow.addressed[0], flow.target[0], out, bytes(packet))
+
+    def restored(self, packet: bytes, at: int) -> bytes | None:
+        """As Lane."""
+        flow = self._flow(packet, at)
+        return None if flow is None else natt.restore(flow, packet)
+
+
+def _readdressed(quote: bytes, source: Ip4, target: Ip4) -> bytearray:
+    """A quotation with the addresses its sender used; a header checksum that was wrong stays wrong."""
+    packet = bytearray(quote)
+    _addresses.pack_into(packet, _ADDRESSES_AT, source, target)
+    old, new = quote[_ADDRESSES_AT : _ADDRESSES_AT + 8], bytes(packet[_ADDRESSES_AT : _ADDRESSES_AT + 8])
+    checksum = update(_word.unpack_from(packet, _CHECKSUM_AT)[0], old, new)
+    _word.pack_into(packet, _CHECKSUM_AT, checksum)
+    return packet
+
+
+def _pseudo(packet: bytes | bytearray, at: int) -> bytes:
+    """What a UDP checksum covers and we change: addresses and ports."""
+    return bytes(packet[_ADDRESSES_AT : _ADDRESSES_AT + 8]) + bytes(packet[at : at + 4])

@@ -1,0 +1,1 @@
+"""PPTP control connections (RFC 2637)."""

@@ -1,0 +1,438 @@
+"""PPTP: control connections from the first byte to the last.
+
+Both ends of a control connection talk to us (HOWTO §2.3, RFC 2637 §3.1); the tracker checks what each
+says, passes it on with the Call IDs translated, and ends the data flows with the connection they belong
+to.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from protocols.actions import (
+    Action,
+    Connect,
+    Drop,
+    SessionChanged,
+    SessionClosed,
+    SessionOpened,
+    StreamClose,
+    StreamWrite,
+)
+from protocols.addr import show_ip
+from protocols.admission import Admission, Route
+from protocols.allocator import CallIds, Random
+from protocols.deadlines import Deadlines
+from protocols.drops import Reason
+from protocols.errors import DecodeError
+from protocols.events import (
+    StreamAccepted,
+    StreamConnected,
+    StreamData,
+    StreamEnded,
+    StreamEvent,
+    StreamFailed,
+    StreamLost,
+)
+from protocols.gre.flows import FlowTable
+from protocols.policy import PptpTimers
+from protocols.pptp import messages
+from protocols.pptp.call import Call, CallState
+from protocols.pptp.calls import Calls
+from protocols.pptp.codes import GeneralError, StartResult, StopReason
+from protocols.pptp.connection import Connection, Phase
+from protocols.pptp.leg import Leg
+from protocols.registry import SessionRegistry
+from protocols.sessions import Session, State
+
+#: RFC 2637 §4: the port control connections are made to.
+PORT = 1723
+
+#: Messages held while the second TCP connection is being made: Start-Control and little else may come.
+_MOST_HELD = 16
+
+#: Reasons that leave the byte stream out of step: there is no message to answer (RFC 2637 §2).
+_OUT_OF_STEP = frozenset({Reason.PPTP_LENGTH, Reason.PPTP_TYPE, Reason.PPTP_MAGIC})
+
+
+class PptpTracker:
+    """All PPTP control connections of the gateway."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        registry: SessionRegistry,
+        flows: FlowTable,
+        *,
+        random: Random,
+        new_stream: Callable[[], int],
+    ) -> None:
+        self.admission = admission
+        #: Connections that a rule allowed and a limit did not, by rule.
+        self.refused: Counter[str] = Counter()
+        self._registry = registry
+        self._random = random
+        self._new_stream = new_stream
+        self.ids = CallIds(random, ghost=self._timers.ghost, capacity=2 * registry.limits.sessions)
+        self._calls = Calls(registry, flows, self.ids)
+        self._streams: dict[int, tuple[Connection, Leg]] = {}
+        self._deadlines: Deadlines[Connection] = Deadlines()
+
+    @property
+    def _timers(self) -> PptpTimers:
+        return self.admission.policy.pptp
+
+    # -- what happens to streams -----------------------------------------------------------------------
+
+    def stream_event(self, event: StreamEvent, *, now: float) -> list[Action]:
+        """Act on an event of one TCP stream. Events of streams that are gone are of no interest."""
+        if isinstance(event, StreamAccepted):
+            return self._accepted(event, now)
+        known = self._streams.get(event.stream)
+        if known is None:
+            return []
+        connection, leg = known
+        match event:
+            case StreamConnected():
+                actions = self._connected(connection, event, now)
+            case StreamData():
+                actions = self._data(connection, leg, event.data, now)
+            case StreamFailed():
+                actions = self._unreachable(connection, event.error, now, gone=leg)
+            case StreamEnded():
+                actions = self._end(connection, f"closed by {show_ip(leg.remote)}", now)
+            case StreamLost():
+                why = f"connection to {show_ip(leg.remote)} lost: {event.error}"
+                actions = self._end(connection, why, now, gone=leg, abort=True)
+            case _:  # StreamStalled
+                actions = self._fail(connection, leg, Reason.PPTP_STALLED, "does not read", now)
+        self._file(connection)
+        return actions
+
+    def _accepted(self, event: StreamAccepted, now: float) -> list[Action]:
+        route = self.admission.admit(event.side, event.local, event.remote)
+        refusal = route if isinstance(route, Reason) else None
+        if refusal is None:
+            refusal = self._registry.refusal(event.remote, now=now)
+        if refusal is not None or isinstance(route, Reason):
+            if isinstance(route, Route):
+                self.refused[route.rule] += 1
+            detail = (
+                f"{show_ip(event.remote)} to {show_ip(event.local)} tcp/{PORT} from the {event.side.value}"
+            )
+            return [Drop(refusal or Reason.NO_RULE, detail), StreamClose(event.stream, abort=True)]
+        connection = self._open(event, route, now)
+        onward = connection.onward
+        self._file(connection)
+        return [
+            SessionOpened(connection.session),
+            Connect(onward.stream, route.side, route.source, route.destination, PORT, route.transparent),
+        ]
+
+    def _open(self, event: StreamAccepted, route: Route, now: float) -> Connection:
+        wan = self.admission.addresses.wan
+        assert wan is not None
+        session = Session(
+            id=self._registry.new_id("p"),
+            protocol="pptp",
+            role=route.role,
+            rule=route.rule,
+            state=State.CONNECTING,
+            inside=route.inside,
+            gateway=wan,
+            peer=route.peer,
+            opened=now,
+            last_seen=now,
+        )
+        dialled = Leg(event.stream, event.side, event.remote, event.local, now)
+        onward = Leg(self._new_stream(), route.side, route.destination, route.source, now)
+        dialled.other, onward.other = onward, dialled
+        connection = Connection(dialled, onward, session, route.rule, now)
+        self._registry.add(session, event.remote)
+        for leg in connection.legs():
+            self._streams[leg.stream] = (connection, leg)
+        return connection
+
+    def _connected(self, connection: Connection, event: StreamConnected, now: float) -> list[Action]:
+        connection.onward.local = event.local
+        connection.onward.heard = now
+        connection.phase = Phase.STARTING
+        connection.session.state = State.CONTROL
+        held, connection.held = connection.held, []
+        return [
+            SessionChanged(connection.session),
+            *(StreamWrite(connection.onward.stream, message) for message in held),
+        ]
+
+    def _data(self, connection: Connection, leg: Leg, data: bytes, now: float) -> list[Action]:
+        actions: list[Action] = []
+        connection.session.last_seen = now
+        for frame in leg.framer.feed(data):
+            actions += self._frame(connection, leg, frame, now)
+            leg.partial_since = None
+            if leg.stream not in self._streams:
+                return actions
+        if leg.framer.error is not None:
+            error = leg.framer.error
+            return [*actions, *self._fail(connection, leg, error.reason, error.detail, now)]
+        if not leg.framer.pending:
+            leg.partial_since = None
+        elif leg.partial_since is None:
+            leg.partial_since = now
+        return actions
+
+    # -- messages --------------------------------------------------------------------------------------
+
+    def _frame(self, connection: Connection, leg: Leg, frame: bytes, now: float) -> list[Action]:
+        try:
+            message = messages.decode(frame)
+        except DecodeError as error:
+            return self._fail(connection, leg, error.reason, error.detail, now, answer=True)
+        leg.heard = now
+        match message:
+            case messages.EchoRequest():
+                return self._pass(connection, leg, frame, now)
+            case messages.EchoReply():
+                if message.identifier == leg.probe:
+                    leg.probe = None
+                    return []
+                return self._pass(connection, leg, frame, now)
+            case messages.StartRequest() | messages.StartReply():
+                return self._start(connection, leg, message, frame, now)
+            case messages.StopRequest() | messages.StopReply():
+                return self._stop(connection, leg, message, frame, now)
+            case _:
+                if connection.phase in (Phase.UP, Phase.CLOSING):
+                    return self._calls.relay(connection, leg, message, now=now)
+                detail = f"{type(message).__name__} before the Start-Control exchange"
+                return self._fail(connection, leg, Reason.PPTP_STATE, detail, now, answer=True)
+
+    def _start(
+        self,
+        connection: Connection,
+        leg: Leg,
+        message: messages.StartRequest | messages.StartReply,
+        frame: bytes,
+        now: float,
+    ) -> list[Action]:
+        is_reply = isinstance(message, messages.StartReply)
+        # The originator of the TCP connection asks once, the other answers (RFC 2637 §3.1.2).
+        in_turn = (leg is connection.onward) == is_reply == connection.asked
+        if not in_turn or connection.phase in (Phase.UP, Phase.CLOSING):
+            detail = f"{type(message).__name__} out of turn"
+            return self._fail(connection, leg, Reason.PPTP_STATE, detail, now, answer=True)
+        connection.asked = True
+        actions = self._pass(connection, leg, frame, now)
+        if isinstance(message, messages.StartReply):
+            if message.result == StartResult.OK:
+                connection.phase = Phase.UP
+                connection.dialled.heard = connection.onward.heard = now
+            else:
+                actions += self._wind_down(connection, now)
+        return actions
+
+    def _stop(
+        self,
+        connection: Connection,
+        leg: Leg,
+        message: messages.StopRequest | messages.StopReply,
+        frame: bytes,
+        now: float,
+    ) -> list[Action]:
+        if connection.phase is Phase.CONNECTING:
+            # There is nobody to ask yet.
+            answer = StreamWrite(leg.stream, messages.StopReply().to_bytes())
+            return [answer, *self._end(connection, f"stopped by {show_ip(leg.remote)}", now)]
+        actions = self._pass(connection, leg, frame, now)
+        if isinstance(message, messages.StopRequest):
+            actions += self._wind_down(connection, now)
+        return actions
+
+    def _pass(self, connection: Connection, leg: Leg, frame: bytes, now: float) -> list[Action]:
+        if connection.phase is not Phase.CONNECTING:
+            return [StreamWrite(leg.other.stream, frame)]
+        if len(connection.held) == _MOST_HELD:
+            detail = f"more than {_MOST_HELD} messages before the other side was reached"
+            return self._fail(connection, leg, Reason.PPTP_STATE, detail, now)
+        connection.held.append(frame)
+        return []
+
+    # -- endings ---------------------------------------------------------------------------------------
+
+    def _unreachable(
+        self, connection: Connection, error: str, now: float, *, gone: Leg | None = None
+    ) -> list[Action]:
+        """End a connection whose second leg did not come about."""
+        why = f"no connection to {show_ip(connection.onward.remote)}: {error}"
+        return [Drop(Reason.UNREACHABLE, why), *self._end(connection, why, now, gone=gone, abort=True)]
+
+    def _wind_down(self, connection: Connection, now: float) -> list[Action]:
+        """Stop all data; the ends still have a moment to finish their conversation."""
+        for call in connection.calls:
+            self._calls.silence(call, now=now)
+        if connection.phase is Phase.CLOSING:
+            return []
+        connection.phase = Phase.CLOSING
+        connection.since = now
+        sessions = [connection.session, *(c.session for c in connection.calls)]
+        changed: list[Action] = []
+        for session in sessions:
+            if session.state is not State.CLOSING:
+                session.state = State.CLOSING
+                changed.append(SessionChanged(session))
+        return changed
+
+    def _fail(
+        self,
+        connection: Connection,
+        leg: Leg,
+        reason: Reason,
+        detail: str,
+        now: float,
+        *,
+        answer: bool = False,
+    ) -> list[Action]:
+        """End a connection because of what ``leg`` did; ``answer`` when there is a message to answer."""
+        text = f"{show_ip(leg.remote)}: {detail}" if detail else show_ip(leg.remote)
+        actions: list[Action] = [Drop(reason, text)]
+        if answer and reason not in _OUT_OF_STEP:
+            started = connection.phase in (Phase.UP, Phase.CLOSING) or leg is connection.onward
+            reply: messages.Message = (
+                messages.StopRequest(reason=StopReason.PROTOCOL)
+                if started
+                else messages.StartReply(result=StartResult.GENERAL_ERROR, error=GeneralError.BAD_FORMAT)
+            )
+            actions.append(StreamWrite(leg.stream, reply.to_bytes()))
+        actions += self._farewell(connection, leg.other, StopReason.NONE)
+        return [*actions, *self._end(connection, f"{reason.value}: {text}", now)]
+
+    def _farewell(self, connection: Connection, leg: Leg, reason: int) -> list[Action]:
+        if connection.phase is not Phase.UP:
+            return []
+        return [StreamWrite(leg.stream, messages.StopRequest(reason=reason).to_bytes())]
+
+    def _end(
+        self, connection: Connection, why: str, now: float, *, gone: Leg | None = None, abort: bool = False
+    ) -> list[Action]:
+        """Forget the connection, its calls and streams. The stream of ``gone`` needs no closing any more."""
+        actions: list[Action] = []
+        connection.phase = Phase.CLOSING
+        for call in list(connection.calls):
+            actions += self._calls.end(connection, call, why, now=now)
+        for leg in connection.legs():
+            del self._streams[leg.stream]
+            if leg is not gone:
+                actions.append(StreamClose(leg.stream, abort=abort))
+        connection.session.state = State.CLOSING
+        self._registry.remove(connection.session)
+        self._deadlines.discard(connection)
+        return [*actions, SessionClosed(connection.session, why)]
+
+    def dismiss(self, connection: Connection, why: str, *, now: float) -> list[Action]:
+        """End a connection of our own accord, politely: both ends are told (RFC 2637 §2.3)."""
+        actions: list[Action] = []
+        for leg in connection.legs():
+            actions += self._farewell(connection, leg, StopReason.SHUTDOWN)
+        return [*actions, *self._end(connection, why, now)]
+
+    def kill(self, session: Session, why: str, *, now: float) -> list[Action]:
+        """End a session: its call, or the whole connection when it is the connection's first."""
+        for connection in self.connections():
+            if connection.session is session:
+                return self.dismiss(connection, why, now=now)
+            for call in connection.calls:
+                if call.session is session:
+                    return self._calls.hang_up(connection, call, why, now=now)
+        return []
+
+    def connections(self) -> list[Connection]:
+        """All control connections."""
+        return [connection for connection, leg in self._streams.values() if leg is connection.dialled]
+
+    def reconsider(self, *, now: float) -> list[Action]:
+        """End the connections that the rules and addresses of now would not let in."""
+        actions: list[Action] = []
+        for connection in self.connections():
+            leg, session = connection.dialled, connection.session
+            route = self.admission.admit(leg.side, leg.local, leg.remote)
+            if isinstance(route, Reason):
+                actions += self.dismiss(connection, f"no longer allowed: {route.value}", now=now)
+            elif (
+                route.destination != connection.onward.remote
+                or session.gateway != self.admission.addresses.wan
+            ):
+                actions += self.dismiss(connection, "the rules or addresses have changed", now=now)
+            else:
+                session.rule = connection.rule = route.rule
+                self._file(connection)
+        return actions
+
+    def relimit(self) -> None:
+        """Take over the limits and times of a new policy."""
+        self.ids.ghost = self._timers.ghost
+        self.ids.capacity = 2 * self._registry.limits.sessions
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def _file(self, connection: Connection) -> None:
+        if connection.dialled.stream in self._streams:
+            self._deadlines.file(connection, connection.deadline(self._timers))
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` is next to be called."""
+        return min(
+            (w for w in (self._deadlines.next(), self.ids.next_deadline()) if w is not None), default=None
+        )
+
+    def expire(self, *, now: float) -> list[Action]:
+        """Do what is due."""
+        self.ids.expire(now=now)
+        actions: list[Action] = []
+        for connection in self._deadlines.due(now):
+            actions += self._overdue(connection, now)
+            self._file(connection)
+        return actions
+
+    def _overdue(self, connection: Connection, now: float) -> list[Action]:
+        timers = self._timers
+        if connection.phase is Phase.CLOSING:
+            if connection.since + timers.closing <= now:
+                return self._end(connection, "closing took too long", now)
+        elif connection.phase is not Phase.UP and connection.since + timers.handshake <= now:
+            return self._never_started(connection, now)
+        for leg in connection.legs():
+            if leg.partial_since is not None and leg.partial_since + timers.message <= now:
+                return self._fail(connection, leg, Reason.PPTP_SILENT, "a message was never finished", now)
+        actions = self._overdue_calls(connection, now)
+        if connection.phase is Phase.UP:
+            for leg in connection.legs():
+                if leg.probe is not None and leg.probed_at + timers.echo_timeout <= now:
+                    return [
+                        *actions,
+                        *self._fail(connection, leg, Reason.PPTP_SILENT, "no answer to Echo", now),
+                    ]
+                if leg.probe is None and leg.heard + timers.echo_after <= now:
+                    leg.probe = self._random(1 << 32)
+                    leg.probed_at = now
+                    probe = messages.EchoRequest(identifier=leg.probe)
+                    actions.append(StreamWrite(leg.stream, probe.to_bytes()))
+        return actions
+
+    def _never_started(self, connection: Connection, now: float) -> list[Action]:
+        if connection.phase is Phase.CONNECTING and connection.asked:
+            return self._unreachable(connection, "no answer", now)
+        late = connection.onward if connection.asked else connection.dialled
+        return self._fail(connection, late, Reason.PPTP_SILENT, "no Start-Control exchange in time", now)
+
+    def _overdue_calls(self, connection: Connection, now: float) -> list[Action]:
+        actions: list[Action] = []
+        late: list[Call] = []
+        for call in connection.calls:
+            until = call.deadline(self._timers)
+            if until is not None and until <= now:
+                late.append(call)
+        for call in late:
+            if call.state is CallState.CLEARING:
+                actions += self._calls.end(connection, call, "cleared", now=now)
+            else:
+                actions += self._calls.hang_up(connection, call, "the call was never answered", now=now)
+        return actions

@@ -1,0 +1,90 @@
+"""The session registry: every VPN session of every protocol, within bounds.
+
+One registry serves all trackers, so that the limits hold for all protocols together and an operator
+finds everything in one table.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from protocols.addr import Ip4
+from protocols.allocator import Random
+from protocols.bucket import TokenBucket
+from protocols.drops import Reason
+from protocols.policy import Limits
+from protocols.sessions import Session, Traffic
+
+
+class SessionRegistry:
+    """Sessions by id, counted per initiating host."""
+
+    def __init__(self, limits: Limits, random: Random) -> None:
+        self._random = random
+        self._sessions: dict[str, Session] = {}
+        self._hosts: Counter[Ip4] = Counter()
+        self._initiators: dict[str, Ip4] = {}
+        self.limits = limits
+        #: Whether no more sessions are to be taken.
+        self.draining = False
+        self._rate = TokenBucket(limits.new_per_second, limits.new_per_second)
+        #: What ended sessions have carried.
+        self.carried_outbound = Traffic()
+        self.carried_inbound = Traffic()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def get(self, session_id: str) -> Session | None:
+        """The session with this id."""
+        return self._sessions.get(session_id)
+
+    def relimit(self, limits: Limits) -> None:
+        """Use other limits from now on; sessions above a new limit stay."""
+        self.limits = limits
+        self._rate = TokenBucket(limits.new_per_second, limits.new_per_second)
+
+    def refusal(self, initiator: Ip4, *, now: float) -> Reason | None:
+        """Why the host may not have one more session; None when it may (and a rate token is used)."""
+        if self.draining:
+            return Reason.DRAINING
+        if len(self._sessions) >= self.limits.sessions:
+            return Reason.LIMIT_SESSIONS
+        if self._hosts[initiator] >= self.limits.sessions_per_client:
+            return Reason.LIMIT_PER_HOST
+        return self.haste(now=now)
+
+    def haste(self, *, now: float) -> Reason | None:
+        """Why nothing may begin right now; None when it may (and a rate token is used)."""
+        return None if self._rate.take(now=now) else Reason.LIMIT_RATE
+
+    def new_id(self, letter: str) -> str:
+        """An id that no session has: a letter for the protocol and four or more hex digits."""
+        digits = 4
+        while True:
+            session_id = f"{letter}{self._random(16**digits):0{digits}x}"
+            if session_id not in self._sessions:
+                return session_id
+            digits += 1
+
+    def add(self, session: Session, initiator: Ip4) -> None:
+        """Enter a session, on the account of the host that began it."""
+        self._sessions[session.id] = session
+        self._initiators[session.id] = initiator
+        self._hosts[initiator] += 1
+
+    def remove(self, session: Session) -> None:
+        """Take a session out."""
+        del self._sessions[session.id]
+        for carried, traffic in (
+            (self.carried_outbound, session.outbound),
+            (self.carried_inbound, session.inbound),
+        ):
+            carried.packets += traffic.packets
+            carried.octets += traffic.octets
+        initiator = self._initiators.pop(session.id)
+        self._hosts[initiator] -= 1
+        if not self._hosts[initiator]:
+            del self._hosts[initiator]

@@ -1,0 +1,53 @@
+"""``vpnmasq run``: the daemon. This file finds out what is wanted; relay.app does it."""
+
+import os
+from pathlib import Path
+
+import click
+
+from relay.cli.client import Failure
+from relay.cli.exits import Exit
+from relay.options import DEFAULT_CONFIG, DEFAULT_DRAIN, RunOptions, find_config
+
+
+@click.command("run", short_help="Run the gateway in the foreground.")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help=f"Configuration file.  [default: {DEFAULT_CONFIG}]",
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key, like wan.interface=ppp0."
+)
+@click.option(
+    "--timeout",
+    "drain",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_DRAIN,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long SIGTERM waits for sessions to end.",
+)
+@click.pass_context
+def command(ctx: click.Context, config: Path | None, sets: tuple[str, ...], drain: float) -> None:
+    """Run the gateway in the foreground.
+
+    It says "ready" when it serves. SIGHUP reads the configuration again; SIGTERM takes no new sessions, waits
+    for those there are, and leaves.
+
+    The file may be absent when VPNMASQ_MASQUERADE or VPNMASQ_EXPOSE hold the rules.
+    """
+    for one in sets:
+        if "=" not in one:
+            raise click.BadParameter(f"{one!r} is not KEY=VALUE", ctx, param_hint="--set")
+    try:
+        found = find_config(config, os.environ)
+    except FileNotFoundError as missing:
+        raise Failure(str(missing), Exit.BAD_CONFIGURATION) from missing
+    options = RunOptions(config=found, sets=sets, drain=drain, socket=ctx.find_root().obj)
+    # Here and not above: the daemon's modules take longer to import than ``run --help`` to print.
+    import relay.app
+
+    ctx.exit(relay.app.main(options))

@@ -1,0 +1,89 @@
+"""From settings to the core's Policy, and what of the settings the daemon does not serve yet."""
+
+from collections.abc import Sequence
+
+from protocols import policy as core
+from protocols.addr import Network, parse_ip
+from relay.config import keys
+from relay.config.locator import KeyPath
+from relay.config.models import Ddns, Forward
+from relay.config.problems import Problem
+from relay.config.settings import Settings
+
+
+def policy(settings: Settings) -> core.Policy:
+    """Return the rules and limits in the core's terms."""
+    config = settings.config
+    limits, pptp, ipsec = config.limits, config.pptp, config.ipsec
+    first, last = ipsec.ports.split("-")
+    return core.Policy(
+        refuse=core.Refuse(config.refuse),
+        lan_networks=_networks(config.lan.networks),
+        masquerade=tuple(
+            core.Masquerade(
+                name=rule.name,
+                clients=_networks(rule.clients),
+                servers=_networks(rule.servers),
+                pptp="pptp" in rule.proto,
+                ipsec="ipsec" in rule.proto,
+                listen=None if rule.listen is None else parse_ip(rule.listen),
+            )
+            for rule in config.masquerade
+        ),
+        expose=tuple(
+            core.Expose(
+                name=rule.name,
+                server=parse_ip(rule.server),
+                allow=_networks(rule.allow),
+                pptp="pptp" in rule.proto,
+                ipsec="ipsec" in rule.proto,
+                source=core.Source(rule.source),
+            )
+            for rule in config.expose
+        ),
+        limits=core.Limits(
+            sessions=limits.sessions,
+            sessions_per_client=limits.sessions_per_client,
+            new_per_second=limits.new_per_second,
+            icmp_per_second=limits.icmp_per_second,
+        ),
+        pptp=core.PptpTimers(
+            echo_after=pptp.echo_after,
+            echo_timeout=pptp.echo_timeout,
+            handshake=pptp.handshake_timeout,
+            message=pptp.message_timeout,
+            call_setup=pptp.call_setup_timeout,
+            closing=pptp.closing_timeout,
+            ghost=pptp.ghost,
+        ),
+        ipsec=core.Ipsec(
+            pairing=core.Pairing(ipsec.pairing),
+            lifetime=ipsec.lifetime,
+            change_port=_networks(ipsec.change_port),
+            mapping=ipsec.mapping,
+            ports=(int(first), int(last)),
+            most_candidates=ipsec.most_candidates,
+            copies_per_second=ipsec.copies_per_second,
+            spis_per_second=ipsec.spis_per_second,
+            most_spis=ipsec.most_spis,
+        ),
+    )
+
+
+def unserved(settings: Settings) -> list[Problem]:
+    """Return what is asked for and not served by this version: a start is refused, nothing is ignored."""
+    config = settings.config
+    found: list[tuple[KeyPath, str, str]] = []
+    later: dict[str, Sequence[Forward | Ddns]] = {"forward": config.forward, "ddns": config.ddns}
+    for kind, entries in later.items():
+        for index, entry in enumerate(entries):
+            message = f'[[{kind}]] "{entry.name}" is not served by this version'
+            found.append(((kind, index), message, "leave it out for now"))
+    if config.fastpath.mode == "require":
+        message = "the kernel fast path is not in this version"
+        found.append((("fastpath", "mode"), message, 'write mode = "auto" for now'))
+    return [Problem(settings.sources.where(p), keys.show_path(p), what, advice) for p, what, advice in found]
+
+
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    return tuple(Network.parse(text) for text in texts)

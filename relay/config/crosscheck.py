@@ -1,0 +1,188 @@
+"""What does not fit together, though every value by itself is right.
+
+Each check yields (path, message, advice); a path has indices into the given Config. Tables that could not
+be validated are in ``broken`` and hold defaults: checks that need them are left out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+
+from protocols.addr import Network, parse_ip
+from relay.config.locator import KeyPath
+from relay.config.models import RULE_KINDS, Config, Expose, Forward
+
+Found = Iterator[tuple[KeyPath, str, str]]
+
+_LOOPBACK = Network.parse("127.0.0.0/8")
+
+
+def contradictions(config: Config, broken: frozenset[str] = frozenset()) -> Found:
+    """Yield everything that does not fit together."""
+    for check, needed in _CHECKS:
+        if not broken.intersection(needed):
+            yield from check(config)
+
+
+def overlap(first: str, second: str) -> str | None:
+    """Return the smaller of two networks if one holds the other, else None."""
+    one, two = Network.parse(first), Network.parse(second)
+    small, large, text = (one, two, first) if one.mask >= two.mask else (two, one, second)
+    return text if small.address & large.mask == large.address else None
+
+
+def inside(networks: tuple[str, ...], text: str) -> bool:
+    """Whether the whole of a network or address lies in one of the networks."""
+    small = Network.parse(text)
+    parsed = [Network.parse(network) for network in networks]
+    return any(small.mask & n.mask == n.mask and small.address in n for n in parsed)
+
+
+def _interfaces(config: Config) -> Found:
+    for index, name in enumerate(config.lan.interfaces):
+        if name == config.wan.interface and name != "auto":
+            advice = "one interface cannot be both sides; see: ip -brief address"
+            yield ("lan", "interfaces", index), f"{name} is wan.interface as well", advice
+        if name in config.lan.interfaces[:index]:
+            yield ("lan", "interfaces", index), f"{name} is named twice", "name it once"
+    if "auto" in config.lan.interfaces and len(config.lan.interfaces) > 1:
+        yield ("lan", "interfaces"), '"auto" stands alone', 'write ["auto"], or the names without it'
+
+
+def _wan_address(config: Config) -> Found:
+    address = config.wan.address
+    if address != "auto" and inside(config.lan.networks, address):
+        advice = "make lan.networks smaller, so that the public address is outside of them"
+        yield ("wan", "address"), f"{address} is inside lan.networks", advice
+
+
+def _names(config: Config) -> Found:
+    seen: dict[str, str] = {}
+    for kind in RULE_KINDS:
+        for index, rule in enumerate(getattr(config, kind)):
+            here = f"{kind}[{index}]"
+            if rule.name in seen:
+                advice = "give each rule a name of its own"
+                yield (kind, index, "name"), f'"{rule.name}" is the name of {seen[rule.name]} already', advice
+            seen.setdefault(rule.name, here)
+
+
+def _protocols(config: Config) -> Found:
+    for kind in ("masquerade", "expose"):
+        for index, rule in enumerate(getattr(config, kind)):
+            if len(set(rule.proto)) != len(rule.proto):
+                yield (kind, index, "proto"), "a protocol is named twice", "name it once"
+
+
+def _clients(config: Config) -> Found:
+    networks = config.lan.networks
+    for index, rule in enumerate(config.masquerade):
+        for position, client in enumerate(rule.clients):
+            if client != "any" and not inside(networks, client):
+                message = f"{client} is not inside lan.networks ({', '.join(networks)})"
+                advice = "its packets would be dropped as spoofed: add it to lan.networks"
+                yield ("masquerade", index, "clients", position), message, advice
+        for position, server in enumerate(rule.servers):
+            if server != "any" and inside(networks, server):
+                message = f"{server} is inside lan.networks, so nothing masquerades towards it"
+                yield ("masquerade", index, "servers", position), message, "name hosts outside"
+
+
+def _listen(config: Config) -> Found:
+    for index, rule in enumerate(config.masquerade):
+        if rule.listen is None:
+            continue
+        if len(rule.servers) != 1 or Network.parse(rule.servers[0]).mask != 0xFFFFFFFF:
+            advice = "with listen, servers is exactly one address: all who dial listen reach it"
+            yield (
+                ("masquerade", index, "servers"),
+                f"listen = {rule.listen} leads to no single server",
+                advice,
+            )
+        if not inside(config.lan.networks, rule.listen):
+            advice = "listen is an address of this machine that clients dial, so inside lan.networks"
+            yield ("masquerade", index, "listen"), f"{rule.listen} is outside lan.networks", advice
+    for (first, one), (second, two) in combinations(enumerate(config.masquerade), 2):
+        if one.listen and one.listen == two.listen and set(one.proto) & set(two.proto):
+            message = f'{two.listen} is the listen address of "{one.name}" (masquerade[{first}]) already'
+            yield ("masquerade", second, "listen"), message, "each rule needs an address of its own"
+
+
+def _servers_inside(config: Config) -> Found:
+    kinds: dict[str, Sequence[Expose | Forward]] = {"expose": config.expose, "forward": config.forward}
+    for kind, rules in kinds.items():
+        for index, rule in enumerate(rules):
+            host = rule.server.partition(":")[0]
+            if not inside(config.lan.networks, host):
+                message = f"{host} is not inside lan.networks ({', '.join(config.lan.networks)})"
+                yield (kind, index, "server"), message, "an exposed server is inside; add its network there"
+
+
+def _ambiguous(config: Config) -> Found:
+    for (first, one), (second, two) in combinations(enumerate(config.expose), 2):
+        shared = [proto for proto in one.proto if proto in two.proto]
+        both = next((o for a in one.allow for b in two.allow if (o := overlap(a, b))), None)
+        if shared and both and not _same(one, two):
+            who = "everybody" if both == "any" else both
+            message = (
+                f'{who} may reach {two.server} by "{two.name}" and {one.server} by "{one.name}" '
+                f"(expose[{first}]): which one is meant for {shared[0]}?"
+            )
+            yield ("expose", second, "allow"), message, "make the two allow lists disjoint"
+
+
+def _same(one: Expose, two: Expose) -> bool:
+    return one.server == two.server and one.source == two.source
+
+
+def _forwards(config: Config) -> Found:
+    taken: dict[str, str] = {}
+    for index, exposed in enumerate(config.expose):
+        wanted = {"pptp": ("tcp/1723", "ip/47"), "ipsec": ("udp/500", "udp/4500", "ip/50")}
+        for listen in (name for proto in exposed.proto for name in wanted[proto]):
+            taken.setdefault(listen, f'expose rule "{exposed.name}" (expose[{index}])')
+    for index, rule in enumerate(config.forward):
+        if rule.listen in taken:
+            message = f"{rule.listen} is taken by {taken[rule.listen]}"
+            yield ("forward", index, "listen"), message, "one thing can listen there: leave one of them out"
+        taken.setdefault(rule.listen, f'"{rule.name}" (forward[{index}])')
+        if rule.listen.startswith("ip/") and ":" in rule.server:
+            advice = f'write server = "{rule.server.partition(":")[0]}"'
+            yield ("forward", index, "server"), f"{rule.listen} has no ports", advice
+
+
+def _api(config: Config) -> Found:
+    api = config.api
+    if api.token is not None and api.token_file:
+        yield ("api", "token_file"), "api.token is given as well", "keep one of them"
+    if api.token is not None and not api.token.get_secret_value():
+        yield ("api", "token"), "is empty", "write a token, such as the output of: openssl rand -hex 32"
+    host = api.http.partition(":")[0]
+    if host and parse_ip(host) not in _LOOPBACK and api.token is None and not api.token_file:
+        message = f"{api.http} is not loopback, and there is no token"
+        yield ("api", "http"), message, "set api.token_file, or listen on 127.0.0.1"
+
+
+def _ddns(config: Config) -> Found:
+    needed = {"url": "url", "exec": "command"}
+    for index, entry in enumerate(config.ddns):
+        if entry.password is not None and entry.password_file:
+            yield ("ddns", index, "password_file"), "password is given as well", "keep one of them"
+        key = needed.get(entry.provider)
+        if key and not getattr(entry, key):
+            yield ("ddns", index, key), "is missing", f'provider = "{entry.provider}" needs it'
+
+
+#: Each check with the tables it looks at.
+_CHECKS: tuple[tuple[Callable[[Config], Found], tuple[str, ...]], ...] = (
+    (_interfaces, ("wan", "lan")),
+    (_wan_address, ("wan", "lan")),
+    (_names, ()),
+    (_protocols, ()),
+    (_clients, ("lan",)),
+    (_listen, ("lan",)),
+    (_servers_inside, ("lan",)),
+    (_ambiguous, ()),
+    (_forwards, ()),
+    (_api, ("api",)),
+    (_ddns, ()),
+)

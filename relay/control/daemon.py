@@ -1,0 +1,131 @@
+"""What the control API needs of the daemon, and nothing more.
+
+``relay.app`` implements Daemon; the tests implement it in memory. Every time is the loop's clock, in
+seconds, as everywhere in the daemon: the API alone turns it into dates.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NotRequired, Protocol, TypedDict
+
+from protocols.drops import Reason
+from protocols.sessions import Session
+from relay.control.feed import Subscription
+
+
+class RuleStatus(TypedDict):
+    """One rule of the configuration, as it works out."""
+
+    name: str
+    role: str
+    protocols: list[str]
+    #: Sessions that live by the rule now.
+    sessions: int
+    #: What came for this rule and was refused, since the start.
+    refused: int
+
+
+class SocketStatus(TypedDict):
+    """One of our sockets: packets that the kernel dropped there never reached the gateway."""
+
+    name: str
+    #: Packets read, since the start.
+    packets: int
+    #: Packets lost because we read too slowly (SO_RXQ_OVFL or /proc/net/raw).
+    kernel_drops: int
+    #: Octets, as the kernel granted them.
+    receive_buffer: int
+    interface: NotRequired[str]
+    #: Packets the kernel refused to send.
+    send_failures: NotRequired[int]
+
+
+class Counted(TypedDict):
+    """Data packets of one direction, since the start."""
+
+    packets: int
+    octets: int
+
+
+class FastPathStatus(TypedDict):
+    """The kernel fast path; ``reason`` says why it is not active."""
+
+    mode: str
+    active: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WanStatus:
+    """The public side; ``address`` is dotted-quad text, or None while there is none."""
+
+    interface: str
+    address: str | None
+    #: When the address was got (loop's clock).
+    since: float
+    #: How often it changed since the start.
+    changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What ``vpnmasq status`` shows."""
+
+    #: "starting", "ready" or "draining".
+    state: str
+    #: The configuration's ``name``.
+    instance: str
+    version: str
+    #: Loop's clock.
+    started_at: float
+    wan: WanStatus
+    rules: Sequence[RuleStatus] = ()
+    #: Sessions per protocol.
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    fastpath: FastPathStatus = field(
+        default_factory=lambda: FastPathStatus(mode="off", active=False, reason="not built in")
+    )
+    #: Drops since the start; reasons without a drop may be left out.
+    drops: Mapping[Reason, int] = field(default_factory=dict)
+    sockets: Sequence[SocketStatus] = ()
+    #: Keys "outbound" and "inbound": data carried since the start, in ended sessions too.
+    traffic: Mapping[str, Counted] = field(default_factory=dict)
+    #: What an operator should look at, in whole sentences.
+    attention: Sequence[str] = ()
+
+
+class ReloadRefused(Exception):  # noqa: N818  an answer, not a failure
+    """The new configuration is wrong; nothing was changed. ``problems`` are lines for people."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(*problems)
+        self.problems = list(problems)
+
+
+class Daemon(Protocol):
+    """The running gateway, as the control API sees it. Everything is called on the loop's thread."""
+
+    def status(self) -> Status:
+        """Return the state of everything now; cheap enough to be asked every second."""
+
+    def sessions(self) -> Iterable[Session]:
+        """Return every session of the registry, oldest first."""
+
+    def clock(self) -> float:
+        """Return the loop's clock, which every time here is counted in."""
+
+    def kill(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        """End these sessions; return (the killed, the unknown) IDs."""
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again and apply what differs; return the changed keys.
+
+        Raises:
+            ReloadRefused: the configuration is wrong; nothing was changed.
+        """
+
+    def ready(self) -> bool:
+        """Whether the gateway serves now."""
+
+    def subscribe(self) -> Subscription:
+        """Return a new subscription to the daemon's Feed, for the caller to close."""

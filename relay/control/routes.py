@@ -1,0 +1,163 @@
+"""The routes under /v1: one method each.
+
+| route | level | answers |
+|---|---|---|
+| GET  /v1/status          | read  | vpnmasq.status/1 |
+| GET  /v1/sessions        | read  | vpnmasq.sessions/1, written piece by piece |
+| GET  /v1/sessions/{id}   | read  | vpnmasq.sessions/1 with the one session, or 404 |
+| POST /v1/sessions/kill   | admin | vpnmasq.kill/1; 404 when none of the IDs is known |
+| GET  /v1/events          | read  | vpnmasq.events/1 lines until somebody ends it |
+| POST /v1/reload          | admin | vpnmasq.reload/1; 422 with ``problems`` when the file is wrong |
+| GET  /v1/health          | read  | vpnmasq.health/1; 503 while not ready |
+| GET  /v1/metrics         | read  | Prometheus text |
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from itertools import islice
+
+from aiohttp import web
+
+from relay.control import schema
+from relay.control.access import Level
+from relay.control.daemon import Daemon, ReloadRefused
+from relay.control.feed import Subscription, TooManyFollowersError
+from relay.control.requests import read_ids
+from relay.metrics import CONTENT_TYPE, Exposition
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: Sessions written before packets get their turn again: about a millisecond of work.
+SESSIONS_AT_A_TIME = 32
+#: Seconds a reader may take for what it was sent before it is disconnected.
+WRITE_TIMEOUT = 20.0
+JSON_LINES = "application/jsonl"
+
+
+class Routes:
+    """The handlers, and the followers they serve."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._dates = schema.Dates(daemon.clock)
+        self._metrics = Exposition(daemon)
+        self._followers: set[Subscription] = set()
+
+    def table(self) -> list[tuple[str, str, Level, Handler]]:
+        """Return method, path, needed level and handler of every route."""
+        return [
+            ("GET", "/v1/status", Level.READ, self.status),
+            ("GET", "/v1/sessions", Level.READ, self.sessions),
+            ("POST", "/v1/sessions/kill", Level.ADMIN, self.kill),
+            ("GET", "/v1/sessions/{id}", Level.READ, self.session),
+            ("GET", "/v1/events", Level.READ, self.events),
+            ("POST", "/v1/reload", Level.ADMIN, self.reload),
+            ("GET", "/v1/health", Level.READ, self.health),
+            ("GET", "/v1/metrics", Level.READ, self.metrics),
+        ]
+
+    def end_followers(self, why: str) -> None:
+        """Let every follower go, with a last line that says why."""
+        for follower in tuple(self._followers):
+            follower.end(why)
+
+    async def status(self, _request: web.Request) -> web.StreamResponse:
+        """State, WAN, rules, drops, sockets, attention."""
+        return answer(schema.status(self._daemon.status(), self._dates))
+
+    async def health(self, _request: web.Request) -> web.StreamResponse:
+        """Whether the gateway serves: 200 or 503."""
+        ready = self._daemon.ready()
+        document = schema.health(self._daemon.status().state, ready=ready)
+        return answer(document, status=200 if ready else 503)
+
+    async def metrics(self, _request: web.Request) -> web.StreamResponse:
+        """The counters in Prometheus' text format."""
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def sessions(self, request: web.Request) -> web.StreamResponse:
+        """Every session. Ten thousands take a while, so packets are served in between."""
+        waiting = iter(list(self._daemon.sessions()))
+        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+        await response.prepare(request)
+        text = f'{{"schema": {json.dumps(schema.SESSIONS)}, "sessions": ['
+        while some := list(islice(waiting, SESSIONS_AT_A_TIME)):
+            text += ",\n".join(json.dumps(schema.session(one, self._dates)) for one in some)
+            await _write(request, response, text)
+            await asyncio.sleep(0)
+            text = ",\n"
+        await _write(request, response, "]}\n" if text == ",\n" else f"{text}]}}\n")
+        await response.write_eof()
+        return response
+
+    async def session(self, request: web.Request) -> web.StreamResponse:
+        """One session by its ID."""
+        wanted = request.match_info["id"]
+        for one in self._daemon.sessions():
+            if one.id == wanted:
+                return answer(schema.sessions([one], self._dates))
+        return answer(schema.error(f"there is no session {wanted!r}; it may have ended"), status=404)
+
+    async def kill(self, request: web.Request) -> web.StreamResponse:
+        """End sessions."""
+        killed, unknown = self._daemon.kill(await read_ids(request))
+        return answer(schema.killed(killed, unknown), status=200 if killed else 404)
+
+    async def reload(self, _request: web.Request) -> web.StreamResponse:
+        """Read the configuration again."""
+        try:
+            changed = await self._daemon.reload()
+        except ReloadRefused as refused:
+            text = "the configuration is wrong; nothing was changed"
+            return answer(schema.error(text, problems=refused.problems), status=422)
+        return answer(schema.reloaded(changed))
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Follow events until the follower leaves, is too slow, or the daemon stops."""
+        try:
+            subscription = self._daemon.subscribe()
+        except TooManyFollowersError as full:
+            return answer(schema.error(str(full)), status=503)
+        with subscription:
+            self._followers.add(subscription)
+            try:
+                return await self._follow(request, subscription)
+            finally:
+                self._followers.discard(subscription)
+
+    async def _follow(self, request: web.Request, subscription: Subscription) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": JSON_LINES, "Cache-Control": "no-store"})
+        await response.prepare(request)
+        # The first line proves that the follower misses nothing from here on.
+        state = self._daemon.status().state
+        await _write(request, response, _line(schema.event("following", self._dates, state=state)))
+        async for event in subscription:
+            await _write(request, response, _line(event))
+        if subscription.why:
+            last = schema.event("cut-off", self._dates, why=subscription.why)
+            await _write(request, response, _line(last))
+        await response.write_eof()
+        return response
+
+
+def answer(document: schema.Document, status: int = 200) -> web.Response:
+    """Return a document as a response, one line of JSON."""
+    return web.Response(
+        text=json.dumps(document) + "\n", status=status, content_type="application/json", charset="utf-8"
+    )
+
+
+def _line(event: schema.Document) -> str:
+    return json.dumps(event) + "\n"
+
+
+async def _write(request: web.Request, response: web.StreamResponse, text: str) -> None:
+    """Write, and disconnect a reader that does not take it."""
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await response.write(text.encode())
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the reader does not read") from None

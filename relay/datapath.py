@@ -1,0 +1,185 @@
+"""The datapath loop: packets from sockets to the core, verdicts and actions from the core to sockets.
+
+In order of priority, at each wake-up of a socket:
+
+1. take at most ``batch`` packets in one system call, ask the core about each, and send those that it let
+   through in one more;
+2. carry out the actions of those that were not ordinary, in order;
+3. re-arm the one timer, if the core's deadline moved;
+4. return to the event loop, so that timers, control connections and the API get their turn however
+   fast packets come. What does not fit the socket's buffer meanwhile is dropped by the kernel, before
+   it cost us anything, and counted there.
+"""
+
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from protocols.actions import (
+    Action,
+    Connect,
+    Destination,
+    Drop,
+    Send,
+    SessionChanged,
+    SessionClosed,
+    SessionOpened,
+    StreamClose,
+    StreamWrite,
+)
+from protocols.addr import show_ip
+from protocols.drops import Reason
+from protocols.events import StreamEvent
+from protocols.gateway import Gateway
+from relay.addresses import path_mtu
+from relay.sockets.burst import Inbox, Outbox
+from relay.sockets.raw import TRANSIENT
+from relay.sockets.streams import Streams
+from relay.wakeup import Wakeup
+
+#: An entry of the gateway for packets: ``Gateway.from_lan`` or ``Gateway.from_wan``.
+Entry = Callable[..., Destination | Drop | list[Action]]
+
+
+@dataclass(slots=True)
+class SocketCount:
+    """What one socket has read and sent, and what the kernel refused to send of it."""
+
+    packets: int = 0
+    send_failures: int = 0
+
+
+@dataclass(slots=True)
+class Observer:
+    """Who is told of what happens; each may be called from the packet path and must be quick."""
+
+    dropped: Callable[[Drop], None]
+    session: Callable[[SessionOpened | SessionChanged | SessionClosed], None]
+
+
+@dataclass(slots=True)
+class Datapath:
+    """Connects one Gateway with its sockets. ``clock`` is the loop's."""
+
+    gateway: Gateway
+    sender: socket.socket
+    clock: Callable[[], float]
+    observer: Observer
+    counts: dict[str, SocketCount] = field(default_factory=dict)
+    _streams: Streams = field(init=False)
+    _wakeup: Wakeup = field(init=False)
+    _queue: deque[Action] = field(default_factory=deque)
+    _performing: bool = False
+
+    def attach(self, streams: Streams) -> None:
+        """Use these streams for Connect, StreamWrite and StreamClose; to be called once, on the loop."""
+        self._streams = streams
+        self._wakeup = Wakeup(self._expire)
+
+    # -- packets ---------------------------------------------------------------------------------------
+
+    def reader(self, name: str, sock: socket.socket, entry: Entry, *, batch: int) -> Callable[[], None]:
+        """A callback for ``loop.add_reader``: takes ``batch`` packets at a time to the core."""
+        inbox, outbox = Inbox(sock, batch), Outbox(self.sender, batch)
+        buffers, addresses, lengths = inbox.buffers, inbox.addresses, inbox.lengths
+        receive, add, clock = inbox.receive, outbox.add, self.clock
+        count = self.counts.setdefault(name, SocketCount())
+        slots: list[int] = []
+
+        def send() -> None:
+            outbox.flush(unsent)
+            slots.clear()
+
+        def unsent(number: int, code: int) -> None:
+            slot = slots[number]
+            if code == errno.EMSGSIZE:
+                mtu = path_mtu(show_ip(outbox.destination(number)))
+                self.perform(self.gateway.too_big(buffers[slot], lengths[slot], mtu=mtu, now=clock()))
+                return
+            if code not in TRANSIENT:
+                raise OSError(code, os.strerror(code))
+            count.send_failures += 1
+            self.gateway.drops[Reason.SEND_FAILED] += 1
+
+        def drain() -> None:
+            now = clock()
+            try:
+                taken = receive()
+            except OSError as error:
+                if error.errno not in TRANSIENT:
+                    raise
+                return
+            count.packets += taken
+            for slot in range(taken):
+                length = lengths[slot]
+                verdict = entry(buffers[slot], length, now=now)
+                if isinstance(verdict, int):
+                    add(addresses[slot], length, verdict)
+                    slots.append(slot)
+                elif isinstance(verdict, list):
+                    send()  # what came before goes before
+                    self.perform(verdict)
+            send()
+
+        return drain
+
+    # -- streams and time ------------------------------------------------------------------------------
+
+    def stream_event(self, event: StreamEvent) -> None:
+        """Take an event of a stream to the core and carry out what follows."""
+        self.perform(self.gateway.stream_event(event, now=self.clock()))
+
+    def _expire(self) -> None:
+        self.perform(self.gateway.expire(now=self.clock()))
+
+    # -- actions ---------------------------------------------------------------------------------------
+
+    def perform(self, actions: list[Action]) -> None:
+        """Carry out actions in order. An event that one of them causes is dealt with after them all."""
+        self._queue.extend(actions)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._queue:
+                self._carry_out(self._queue.popleft())
+        finally:
+            self._performing = False
+        self._wakeup.follow(self.gateway.next_deadline())
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case StreamWrite():
+                self._streams.write(action.stream, action.data)
+            case StreamClose():
+                self._streams.close(action.stream, abort=action.abort)
+            case Connect():
+                self._streams.connect(action)
+            case Send():
+                self._send(action)
+            case Drop():
+                self.observer.dropped(action)
+            case SessionOpened() | SessionChanged() | SessionClosed():
+                self.observer.session(action)
+
+    def _send(self, action: Send) -> None:
+        try:
+            self.sender.sendto(action.packet, (show_ip(action.destination), 0))
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                mtu = path_mtu(show_ip(action.destination))
+                if len(action.packet) > mtu:
+                    packet = bytearray(action.packet)
+                    smaller = self.gateway.too_big(packet, len(packet), mtu=mtu, now=self.clock())
+                    self._queue.extendleft(reversed(smaller))
+                    return
+            elif error.errno not in TRANSIENT:
+                raise
+            self.gateway.drops[Reason.SEND_FAILED] += 1
+
+    def stop(self) -> None:
+        """Follow no deadline any more."""
+        self._wakeup.cancel()

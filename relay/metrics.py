@@ -1,0 +1,115 @@
+"""Metrics for Prometheus: plain counters of the daemon, read when somebody scrapes.
+
+Nothing here is touched per packet, and no label holds an address: their number stays bounded.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from protocols.drops import Reason
+from relay.control.daemon import Daemon, Status
+
+#: Text format 0.0.4, which every Prometheus reads.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+#: The one value of the ``datapath`` label so far; packets a kernel fast path carries get another.
+USERSPACE = "userspace"
+
+
+class GatewayCollector(Collector):
+    """Turns the daemon's status into metric families, anew for each scrape."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every counter once."""
+        status = self._daemon.status()
+        yield InfoMetricFamily(
+            "vpnmasq_build", "Version and instance", {"version": status.version, "instance": status.instance}
+        )
+        yield GaugeMetricFamily("vpnmasq_ready", "1 while the gateway serves", int(self._daemon.ready()))
+        yield GaugeMetricFamily(
+            "vpnmasq_uptime_seconds", "Since the start", self._daemon.clock() - status.started_at
+        )
+        yield GaugeMetricFamily(
+            "vpnmasq_wan_up", "1 while there is a WAN address", int(status.wan.address is not None)
+        )
+        yield CounterMetricFamily("vpnmasq_wan_changes", "Changes of the WAN address", status.wan.changes)
+        yield from _sessions(status)
+        yield from _traffic(status)
+        yield from _sockets(status)
+        yield _drops(status)
+
+
+class Exposition:
+    """The text of /v1/metrics."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_Undescribed(daemon))
+
+    def text(self) -> bytes:
+        """Return every metric in text format 0.0.4."""
+        return generate_latest(self._registry)
+
+
+class _Undescribed(GatewayCollector):
+    """Registers without a first collect: the daemon may not have a status yet."""
+
+    def describe(self) -> list[Metric]:
+        return []
+
+
+def _sessions(status: Status) -> Iterator[Metric]:
+    sessions = GaugeMetricFamily("vpnmasq_sessions", "Sessions now", labels=["protocol"])
+    for protocol, count in status.sessions.items():
+        sessions.add_metric([protocol], count)
+    yield sessions
+    of_rule = GaugeMetricFamily("vpnmasq_rule_sessions", "Sessions by rule", labels=["rule", "role"])
+    refused = CounterMetricFamily("vpnmasq_rule_refused", "Refused by rule", labels=["rule", "role"])
+    for rule in status.rules:
+        of_rule.add_metric([rule["name"], rule["role"]], rule["sessions"])
+        refused.add_metric([rule["name"], rule["role"]], rule["refused"])
+    yield of_rule
+    yield refused
+
+
+def _traffic(status: Status) -> Iterator[Metric]:
+    labels = ["direction", "datapath"]
+    packets = CounterMetricFamily("vpnmasq_packets", "Data packets carried", labels=labels)
+    octets = CounterMetricFamily("vpnmasq_octets", "Octets of data packets carried", labels=labels)
+    for direction, counted in status.traffic.items():
+        packets.add_metric([direction, USERSPACE], counted["packets"])
+        octets.add_metric([direction, USERSPACE], counted["octets"])
+    yield packets
+    yield octets
+
+
+def _sockets(status: Status) -> Iterator[Metric]:
+    read = CounterMetricFamily("vpnmasq_socket_packets", "Packets read", labels=["socket"])
+    lost = CounterMetricFamily(
+        "vpnmasq_socket_kernel_drops", "Packets lost because they were read too slowly", labels=["socket"]
+    )
+    failed = CounterMetricFamily(
+        "vpnmasq_socket_send_failures", "Packets the kernel refused to send", labels=["socket"]
+    )
+    for one in status.sockets:
+        read.add_metric([one["name"]], one["packets"])
+        lost.add_metric([one["name"]], one["kernel_drops"])
+        failed.add_metric([one["name"]], one.get("send_failures", 0))
+    yield from (read, lost, failed)
+
+
+def _drops(status: Status) -> Metric:
+    """Every reason, also at zero: a rate needs a first value to start from."""
+    drops = CounterMetricFamily(
+        "vpnmasq_drops", "Packets and messages refused", labels=["reason", "datapath"]
+    )
+    for reason in Reason:
+        drops.add_metric([reason.value, USERSPACE], status.drops.get(reason, 0))
+    return drops

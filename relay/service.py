@@ -1,0 +1,193 @@
+"""The running gateway as the control API sees it: what it is doing, and what it can be told to do."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
+
+import structlog
+
+from protocols.actions import Drop, SessionChanged, SessionClosed, SessionOpened
+from protocols.addr import show_ip
+from protocols.drops import HELP, Reason
+from protocols.gateway import Gateway
+from protocols.policy import Expose, Masquerade, Policy
+from protocols.sessions import Session, State
+from relay.control.daemon import Counted, FastPathStatus, RuleStatus, SocketStatus, Status, WanStatus
+from relay.control.feed import Feed, Subscription
+from relay.datapath import Datapath
+from relay.holds import PortHolds
+from relay.logs import Throttle
+from relay.sockets.raw import losses
+from relay.station import Station
+
+_log = structlog.get_logger("vpnmasq")
+
+#: Oddities of this many pairs of hosts are shown.
+_MOST_WARNINGS = 5
+
+
+@dataclass(slots=True)
+class Service:
+    """Implements relay.control.daemon.Daemon."""
+
+    instance: str
+    gateway: Gateway
+    clock: Callable[[], float]
+    wan: WanStatus
+    policy: Policy
+    reloader: Callable[[], Awaitable[list[str]]]
+    feed: Feed
+    throttle: Throttle
+    #: Called when the last session has ended.
+    emptied: Callable[[], None]
+    fastpath: FastPathStatus
+    started_at: float
+    state: str = "starting"
+    attention: list[str] = field(default_factory=list)
+    datapath: Datapath = field(init=False)
+    station: Station = field(init=False)
+    holds: PortHolds = field(default_factory=PortHolds)
+    _reported: dict[Reason, int] = field(default_factory=dict)
+    #: Sessions that were logged as established, so that their end is too.
+    _stood: set[str] = field(default_factory=set)
+
+    # -- told by the datapath --------------------------------------------------------------------------
+
+    def dropped(self, drop: Drop) -> None:
+        """Log and announce a refusal, but not every one of a flood."""
+        if drop.detail and self.throttle.allows(drop.reason.value):
+            held_back = self.throttle.held(drop.reason.value)
+            _log.info("refused", reason=drop.reason.value, held_back=held_back)
+            _log.debug("refused", reason=drop.reason.value, detail=drop.detail)
+            self.feed.refused(drop.reason.value, detail=drop.detail)
+
+    def session_event(self, event: SessionOpened | SessionChanged | SessionClosed) -> None:
+        """Log and announce what became of a session."""
+        session = event.session
+        self.holds.follow(event)
+        match event:
+            case SessionOpened():
+                # Who talks to whom is for those who look for it (RFC 6888 REQ-12).
+                _log.debug("session opened", session=session.id, **_parties(session))
+                self.feed.session_opened(session)
+            case SessionChanged():
+                if session.state is State.ESTABLISHED:
+                    self._stood.add(session.id)
+                    _log.info("session established", session=session.id, rule=session.rule)
+                self.feed.session_changed(session)
+            case SessionClosed():
+                # One that never stood is soon opened again, and again.
+                if session.id in self._stood or self.throttle.allows("session closed"):
+                    _log.info("session closed", session=session.id, rule=session.rule)
+                self._stood.discard(session.id)
+                _log.debug("session closed", session=session.id, why=event.why)
+                self.feed.session_closed(session, event.why)
+                if not len(self.gateway.registry):
+                    self.emptied()
+
+    def report_drops(self) -> None:
+        """Log what was dropped since the last report: packets get no line of their own."""
+        drops = self.gateway.drops
+        new = {
+            r.value: n - self._reported.get(r, 0) for r, n in drops.items() if n != self._reported.get(r, 0)
+        }
+        self._reported = dict(drops)
+        if new:
+            _log.info("dropped", **new)
+
+    # -- Daemon ----------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """The state of everything now."""
+        sessions = list(self.gateway.sessions())
+        by_rule = Counter(session.rule for session in sessions)
+        return Status(
+            state=self.state,
+            instance=self.instance,
+            version=version("vpnmasq"),
+            started_at=self.started_at,
+            wan=self.wan,
+            rules=self._rules(by_rule),
+            sessions=Counter(session.protocol for session in sessions),
+            fastpath=self.fastpath,
+            drops={reason: count for reason, count in self.gateway.drops.items() if count},
+            sockets=self._sockets(),
+            traffic=self._traffic(sessions),
+            attention=[*self.attention, *self.station.attention, *self._seen()],
+        )
+
+    def sessions(self) -> Iterable[Session]:
+        """Every session, oldest first."""
+        return self.gateway.sessions()
+
+    def kill(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        """End these sessions."""
+        known = [i for i in dict.fromkeys(ids) if self.gateway.registry.get(i) is not None]
+        unknown = [i for i in dict.fromkeys(ids) if i not in known]
+        self.datapath.perform(self.gateway.kill(known, now=self.clock()))
+        return known, unknown
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again."""
+        return await self.reloader()
+
+    def ready(self) -> bool:
+        """Whether new sessions are served."""
+        return self.state == "ready"
+
+    def subscribe(self) -> Subscription:
+        """Follow events."""
+        return self.feed.subscribe()
+
+    # -- pieces of the status --------------------------------------------------------------------------
+
+    def _rules(self, sessions: Counter[str]) -> list[RuleStatus]:
+        rules: list[tuple[str, Masquerade | Expose]] = [("masquerade", r) for r in self.policy.masquerade]
+        rules += [("expose", r) for r in self.policy.expose]
+        return [
+            RuleStatus(
+                name=rule.name,
+                role=role,
+                protocols=[name for name in ("pptp", "ipsec") if getattr(rule, name)],
+                sessions=sessions[rule.name],
+                refused=self.gateway.refused(rule.name),
+            )
+            for role, rule in rules
+        ]
+
+    def _seen(self) -> list[str]:
+        """What came that cannot work, or is odd."""
+        hopeless = [HELP[reason] for reason in (Reason.AH, Reason.FWZ) if self.gateway.drops[reason]]
+        return [*hopeless, *islice(self.gateway.esp.warnings.values(), _MOST_WARNINGS)]
+
+    def _sockets(self) -> list[SocketStatus]:
+        rows = []
+        for name, interface, sock in self.station.raw_sockets:
+            drops, size = losses(sock)
+            count = self.datapath.counts[name]
+            rows.append(
+                SocketStatus(
+                    name=name,
+                    interface=interface,
+                    packets=count.packets,
+                    kernel_drops=drops,
+                    receive_buffer=size,
+                    send_failures=count.send_failures,
+                )
+            )
+        return rows
+
+    def _traffic(self, sessions: list[Session]) -> dict[str, Counted]:
+        registry = self.gateway.registry
+        outbound = [registry.carried_outbound, *(session.outbound for session in sessions)]
+        inbound = [registry.carried_inbound, *(session.inbound for session in sessions)]
+        return {
+            name: Counted(packets=sum(t.packets for t in all_), octets=sum(t.octets for t in all_))
+            for name, all_ in (("outbound", outbound), ("inbound", inbound))
+        }
+
+
+def _parties(session: Session) -> dict[str, str]:
+    return {"inside": show_ip(session.inside), "peer": show_ip(session.peer)}

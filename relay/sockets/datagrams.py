@@ -1,0 +1,76 @@
+"""UDP for IPsec: raw sockets that see its packets whole, and sockets that only hold its ports.
+
+Packets are read, translated and sent as whole IP packets. But a UDP port that nobody has open makes the
+kernel answer "port unreachable", and lets other programs have it. So a socket holds each port, with a filter
+that lets nothing in.
+"""
+
+import contextlib
+import socket
+from typing import Final
+
+from relay.sockets import bpf
+from relay.sockets.raw import receiver as raw_receiver
+
+#: IKE (RFC 2408 §2.5.1), IPsec in UDP (RFC 3947 §8).
+PORTS: Final = (500, 4500)
+
+_IP_TRANSPARENT: Final = 19
+_SOURCE_PORT: Final = 0
+_DESTINATION_PORT: Final = 2
+
+
+def receiver(interface: str, receive_buffer: int) -> socket.socket:
+    """A socket for UDP packets that arrive on an interface; ``choose`` says which.
+
+    Raises:
+        OSError: no such interface, or CAP_NET_RAW is missing.
+    """
+    return raw_receiver(socket.IPPROTO_UDP, interface, receive_buffer)
+
+
+def choose(sock: socket.socket, more: tuple[int, int] | None) -> bool:
+    """Let a receiver see packets for IPsec's ports, and for the ports from ``more[0]`` to ``more[1]``.
+
+    Without ``more``: for and from IPsec's ports, which is what inside hosts send. False, and it sees all UDP,
+    when the kernel does not take the filter.
+    """
+    program: list[bpf.Instruction] = [(bpf.LDX_IP_HEADER_LENGTH, 0, 0, 0)]
+    if more is None:
+        program += [(bpf.LD_HALF_X, 0, 0, _SOURCE_PORT), *_is_ipsec()]
+    program += [(bpf.LD_HALF_X, 0, 0, _DESTINATION_PORT), *_is_ipsec()]
+    if more is not None:
+        first, last = more
+        program += [
+            (bpf.JUMP_AT_LEAST, 0, 2, first),
+            (bpf.JUMP_GREATER, 1, 0, last),
+            (bpf.RETURN, 0, 0, bpf.ALL),
+        ]
+    return bpf.attach(sock, [*program, (bpf.RETURN, 0, 0, 0)])
+
+
+def hold(port: int, interface: str | None = None) -> socket.socket:
+    """Hold a UDP port, on one interface or on all, and let nothing in.
+
+    Raises:
+        OSError: somebody else has it (EADDRINUSE), or a capability is missing.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        bpf.attach(sock, [(bpf.RETURN, 0, 0, 0)])
+        if interface is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+        with contextlib.suppress(PermissionError):  # so that our nftables table may bring answers here
+            sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+        sock.bind(("0.0.0.0", port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_ipsec() -> list[bpf.Instruction]:
+    """Accept when the half word just loaded is one of the ports; go on behind this otherwise."""
+    ike, natt = PORTS
+    return [(bpf.JUMP_EQUAL, 1, 0, ike), (bpf.JUMP_EQUAL, 0, 1, natt), (bpf.RETURN, 0, 0, bpf.ALL)]

@@ -1,0 +1,230 @@
+"""All sockets of one gateway, opened for its interfaces and closed as one.
+
+Per interface: ICMP errors; for PPTP GRE, a listener for control connections, and what that listener turned
+away; for IPsec ESP and UDP, and what cannot be carried, to be explained. A WAN without an exposed PPTP server
+keeps its port 1723 to itself, so that another program may have it.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from protocols.actions import Side
+from protocols.pptp.tracker import PORT
+from relay.datapath import Datapath
+from relay.kernel import KernelError, refused
+from relay.plan import Plan
+from relay.sockets import datagrams, gatekeeper, raw
+from relay.sockets.gatekeeper import Opening
+from relay.sockets.streams import Streams, listener, make_transparent
+
+#: What is opened and closed together on an interface.
+_ERRORS, _PPTP, _IPSEC = "errors", "pptp", "ipsec"
+
+#: ICMP errors and turned-away SYNs are few, and whoever floods them shall not fill memory.
+_SMALL_BUFFER = 262_144
+_SMALL_BATCH = 8
+
+
+@dataclass(slots=True)
+class _Door:
+    """A listener and the socket that sees what it turns away."""
+
+    side: Side
+    listening: socket.socket
+    turned_away: socket.socket | None
+
+
+@dataclass(slots=True)
+class Station:
+    """The sockets of the LAN interfaces and the WAN interface."""
+
+    datapath: Datapath
+    streams: Streams
+    lan_interfaces: Sequence[str]
+    wan_interface: str
+    receive_buffer: int
+    #: Data packets to take at once.
+    batch: int
+    #: (name, interface, socket) of every raw socket, for ``status``.
+    raw_sockets: list[tuple[str, str, socket.socket]] = field(default_factory=list)
+    attention: list[str] = field(default_factory=list)
+    _doors: dict[str, _Door] = field(default_factory=dict)
+    #: Raw sockets for UDP, by interface.
+    _datagrams: dict[str, socket.socket] = field(default_factory=dict)
+    _stacks: dict[tuple[str, str], ExitStack] = field(default_factory=dict)
+
+    async def open(self, plan: Plan) -> None:
+        """Open everything; on failure everything opened so far is closed again.
+
+        Raises:
+            KernelError: an interface is missing, a port is taken, or a capability is missing.
+        """
+        try:
+            for interface in (*self.lan_interfaces, self.wan_interface):
+                await self.reopen(interface, plan)
+        except BaseException:
+            self.close()
+            raise
+
+    async def reopen(self, interface: str, plan: Plan) -> None:
+        """Open the sockets of one interface anew: those bound to an interface that was replaced are deaf.
+
+        Raises:
+            KernelError: as ``open``.
+        """
+        for part in (_ERRORS, _PPTP, _IPSEC):
+            self._shut(interface, part)
+        await self._adapt(interface, plan)
+        self._guard(plan)
+
+    async def change(self, plan: Plan) -> None:
+        """Serve another plan: what it needs now is opened, what it does not is closed, filters are changed.
+
+        Raises:
+            KernelError: a port is taken.
+        """
+        for interface in (*self.lan_interfaces, self.wan_interface):
+            await self._adapt(interface, plan)
+        if plan.transparent:
+            for door in self._doors.values():
+                if door.side is Side.LAN:
+                    make_transparent(door.listening)
+        self._guard(plan)
+
+    async def _adapt(self, interface: str, plan: Plan) -> None:
+        try:
+            if (interface, _ERRORS) not in self._stacks:
+                self._open_errors(interface)
+            if not plan.pptp:
+                self._shut(interface, _PPTP)
+            elif (interface, _PPTP) not in self._stacks:
+                self._open_gre(interface)
+            if plan.pptp and interface not in self._doors:
+                side = self._side(interface)
+                if side is Side.LAN or plan.wan_openings:
+                    await self._door(interface, transparent=side is Side.LAN and plan.transparent)
+            if plan.ipsec is None:
+                self._shut(interface, _IPSEC)
+            elif (interface, _IPSEC) not in self._stacks:
+                self._open_ipsec(interface)
+        except OSError as error:
+            raise refused(f"listen on interface {interface}", error.errno) from error
+
+    def _open_errors(self, interface: str) -> None:
+        self._stacks[interface, _ERRORS] = ExitStack()
+        icmp = raw.icmp_receiver(interface, _SMALL_BUFFER)
+        self._read("icmp", interface, _ERRORS, icmp)
+
+    def _open_gre(self, interface: str) -> None:
+        self._stacks[interface, _PPTP] = ExitStack()
+        gre = raw.receiver(socket.IPPROTO_GRE, interface, self.receive_buffer)
+        self._read("gre", interface, _PPTP, gre, self.batch)
+
+    def _open_ipsec(self, interface: str) -> None:
+        stack = self._stacks[interface, _IPSEC] = ExitStack()
+        try:
+            for port in datagrams.PORTS:
+                stack.enter_context(_hold(port, interface))
+            esp = raw.receiver(socket.IPPROTO_ESP, interface, self.receive_buffer)
+            self._read("esp", interface, _IPSEC, esp, self.batch)
+            udp = datagrams.receiver(interface, self.receive_buffer)
+            self._read("udp", interface, _IPSEC, udp, self.batch)
+            self._datagrams[interface] = udp
+            for name, protocol in _HOPELESS:
+                self._read(name, interface, _IPSEC, raw.receiver(protocol, interface, _SMALL_BUFFER))
+        except BaseException:
+            self._shut(interface, _IPSEC)
+            raise
+
+    def close(self) -> None:
+        """Close everything."""
+        for interface, part in tuple(self._stacks):
+            self._shut(interface, part)
+
+    def _shut(self, interface: str, part: str) -> None:
+        stack = self._stacks.pop((interface, part), None)
+        if stack is not None:
+            stack.close()
+        if part == _PPTP:
+            self._doors.pop(interface, None)
+        if part == _IPSEC:
+            self._datagrams.pop(interface, None)
+        self.raw_sockets = [row for row in self.raw_sockets if row[2].fileno() >= 0]
+
+    def _side(self, interface: str) -> Side:
+        return Side.WAN if interface == self.wan_interface else Side.LAN
+
+    async def _door(self, interface: str, *, transparent: bool) -> None:
+        side = self._side(interface)
+        try:
+            listening = listener(interface, "0.0.0.0", PORT, transparent=transparent)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise KernelError(
+                f"tcp/{PORT} on {interface} is taken by another program",
+                f"see which with `ss -ltnp sport = :{PORT}`; stop it, or let it listen elsewhere",
+            ) from error
+        turned_away = gatekeeper.turned_away(interface, PORT, _SMALL_BUFFER)
+        if turned_away is not None:
+            self._read("refused", interface, _PPTP, turned_away)
+        # Nobody until the rules are in: a filter without openings.
+        gatekeeper.admit(listening, ())
+        server = await self.streams.listen(listening, side)
+        self._stacks[interface, _PPTP].callback(server.close)
+        self._doors[interface] = _Door(side, listening, turned_away)
+
+    def _guard(self, plan: Plan) -> None:
+        self.attention.clear()
+        for interface, door in self._doors.items():
+            openings: Sequence[Opening] = plan.lan_openings if door.side is Side.LAN else plan.wan_openings
+            if not gatekeeper.admit(door.listening, openings):
+                gatekeeper.admit(door.listening, (_EVERYBODY,))
+                openings = (_EVERYBODY,)
+                why = "socket filters take CAP_NET_ADMIN" if door.turned_away is None else "too many rules"
+                self.attention.append(f"{interface}: strangers are refused only after a handshake: {why}")
+            if door.turned_away is not None:
+                gatekeeper.watch(door.turned_away, PORT, openings)
+
+        if plan.ipsec is None:
+            return
+        for interface, sock in self._datagrams.items():
+            outside = self._side(interface) is Side.WAN
+            if not datagrams.choose(sock, plan.ipsec.ports if outside else None):
+                why = "socket filters take CAP_NET_ADMIN"
+                self.attention.append(f"{interface}: all UDP for this host passes the gateway: {why}")
+
+    def _read(
+        self, name: str, interface: str, part: str, sock: socket.socket, batch: int = _SMALL_BATCH
+    ) -> None:
+        loop, gateway = asyncio.get_running_loop(), self.datapath.gateway
+        side = self._side(interface)
+        entry = gateway.from_wan if side is Side.WAN else gateway.from_lan
+        label = f"{name} {side.value} {interface}"
+        loop.add_reader(sock.fileno(), self.datapath.reader(label, sock, entry, batch=batch))
+        self.raw_sockets.append((label, interface, sock))
+        stack = self._stacks[interface, part]
+        stack.callback(sock.close)
+        stack.callback(loop.remove_reader, sock.fileno())
+
+
+def _hold(port: int, interface: str) -> socket.socket:
+    try:
+        return datagrams.hold(port, interface)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise KernelError(
+            f"udp/{port} on {interface} is taken by another program, most likely an IPsec daemon",
+            f"see which with `ss -lunp sport = :{port}`; stop it, or let it listen elsewhere (HOWTO §3.14), "
+            'or leave "ipsec" out of the rules',
+        ) from error
+
+
+_EVERYBODY = Opening(gatekeeper.ANY, gatekeeper.ANY)
+#: Protocols that come to us only to be counted and explained (see protocols.drops).
+_HOPELESS = (("ah", 51), ("fwz", 94))

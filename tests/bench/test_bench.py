@@ -1,0 +1,62 @@
+"""The harness itself, without timing anything."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from protocols.gre.codec import refusal
+from protocols.ipv4 import Header
+from tests.bench import contenders, core
+from tests.bench.callers import callers
+from tests.bench.generator import generator
+from tests.bench.lanes import Direction, Lane
+from tests.bench.packets import Flow, frames, packet
+from tests.bench.report import Report, Result, Section
+
+FLOW = Flow("10.1.0.1", "199.0.0.1", 0xBEEF)
+
+
+@pytest.mark.parametrize("size", [32, 64, 1400])
+def test_a_packet_is_what_the_gateway_takes(size: int) -> None:
+    wire = packet(FLOW, size)
+    assert len(wire) == size
+    assert Header.from_bytes(wire).protocol == 47
+    assert refusal(wire, 20, size) is None
+    assert struct.unpack_from(">HH", wire, 24) == (size - 32, 0xBEEF)
+
+
+def test_there_is_a_frame_for_each_flow() -> None:
+    ours = frames([FLOW, FLOW], 64, "02:00:00:00:00:01", "02:00:00:00:00:02")
+    assert [len(frame) for frame in ours] == [78, 78]
+    assert ours[0][:6] == b"\x02\0\0\0\0\x02"
+
+
+def test_the_core_alone_carries_calls() -> None:
+    built = core.core(3)
+    assert len(built.flows) == 3
+    assert len(list(built.gateway.sessions())) == 3
+
+
+def test_a_report_is_written_as_json(tmp_path: Path) -> None:
+    report = Report({"cpu": "x"}, [Section("k", "t", ["a"], [Result(["1"], {"a": 1.0}, met=True)])])
+    report.write(tmp_path / "r.json")
+    assert '"schema": "vpnmasq.bench/1"' in (tmp_path / "r.json").read_text()
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2, reason="needs root and two cores")
+def test_packets_pass_the_plain_kernel_and_are_counted() -> None:
+    core_of_both = contenders.GENERATOR_CORE
+    with (
+        generator(core_of_both) as load,
+        callers(core_of_both) as ends,
+        contenders.plain("smoke") as contender,
+    ):
+        done = ends.establish(contender.row, "10.1.0.1", 2)
+        assert done.errors == []
+        lane = Lane(load, contender, done.calls, Direction.OUTBOUND, 64)
+        sample = lane.sample(1000, 0.2)
+        lane.close()
+    assert sample.received > 100

@@ -1,0 +1,62 @@
+#!/bin/bash
+# Process 1 of a user-mode-linux guest. The kernel passes lab_dir=DIR, the guest's own directory on the real machine,
+# in our environment.
+#
+# The root is the machine's own / through hostfs, read-only. Over /usr, /etc and /var goes an overlay: the unpacked
+# packages, then the machine's own, a tmpfs on top. Then the network, then the agent, which runs every DIR/ctl/N.cmd.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C HOME=/run
+exec </dev/console >/dev/console 2>&1
+# a fork and exec costs 35 ms here, so: few commands
+mount -t proc proc /proc
+. "${lab_dir:?}/env" # NAME ADDRESS ROUTER CACHE
+read -r _ _ version _ </proc/version
+modules="$CACHE/uml/usr/lib/uml/modules/$version"
+insmod "$modules/kernel/fs/overlayfs/overlay.ko"
+mount -t sysfs sysfs /sys
+mount -t tmpfs tmpfs /mnt
+mkdir -p /mnt/{cache,host} /mnt/{upper,work}/{usr,etc,var} /mnt/modules/usr/lib/modules /dev/{pts,shm}
+# a hostfs mount of its own: overlayfs refuses lower directories that lie inside each other
+mount -t hostfs -o "$CACHE" none /mnt/cache
+ln -s "/mnt/cache/uml/usr/lib/uml/modules/$version" "/mnt/modules/usr/lib/modules/$version"
+for d in usr etc var; do
+  low=
+  for layer in /mnt/cache/ppp /mnt/modules; do [ ! -d "$layer/$d" ] || low=$low$layer/$d:; done
+  mount -t overlay overlay -o "lowerdir=$low/$d,upperdir=/mnt/upper/$d,workdir=/mnt/work/$d" "/$d"
+done
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mkdir -p /run/{lock,pptp}
+: >/etc/resolv.conf # there are no names here: pppd would wait 10 s for the address of its own
+mount -t hostfs -o "$lab_dir" none /mnt/host # the only part of the machine a guest can write
+echo "$NAME" >/proc/sys/kernel/hostname
+modprobe -a tun ppp_generic ppp_async ppp_mppe
+# no more loading on demand: the kernel asks for dozens of modules that do not exist, 0.15 s each
+echo >/proc/sys/kernel/modprobe
+for f in all default; do
+  echo 0 >/proc/sys/net/ipv4/conf/$f/rp_filter
+  [ ! -e /proc/sys/net/ipv6 ] || echo 1 >/proc/sys/net/ipv6/conf/$f/disable_ipv6
+done
+ip -batch - <<LINES
+link set lo up
+link set vec0 up
+addr add $ADDRESS dev vec0
+route add default via $ROUTER
+LINES
+ethtool -K vec0 tx off rx off sg off tso off gso off gro off >/dev/null 2>&1
+echo up >/mnt/host/up
+
+# the agent: commands come numbered 1, 2, ... and run in parallel, each in a subshell
+mkfifo /run/tick
+exec 9<>/run/tick # nothing ever comes: a sleep without a fork
+cd /mnt/host/ctl || exit 1
+n=1 ticks=0
+while :; do
+  while [ -e $n.cmd ]; do
+    { (. ./$n.cmd) >$n.out 2>&1 </dev/null 9<&-; echo $? >$n.rc; } &
+    n=$((n + 1))
+  done
+  read -r -t 0.05 -u 9
+  # bash collects dead children, ours and the orphans, only when it waits for one
+  [ $((ticks = (ticks + 1) % 10)) -ne 0 ] || (:)
+done

@@ -1,0 +1,212 @@
+"""The reading commands against a real server: exit status, JSON, and what people see."""
+
+import io
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from protocols.addr import parse_ip
+from protocols.sessions import Role
+from relay.cli import main, sessions, status
+from relay.cli.exits import Exit
+from relay.control.daemon import ReloadRefused
+from tests.relay.cli.program import BOUND, environment, started, vpnmasq
+from tests.relay.control.credentials import READERS, as_other, as_root, forks
+from tests.relay.control.stand_in import Served, StandIn, place, serving, session
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    exposed = session(2, role=Role.EXPOSE, rule="office", inside=parse_ip("10.0.0.9"))
+    with serving(StandIn([session(1), exposed])) as it:
+        yield it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        pytest.param(["status"], "/v1/status", id="status"),
+        pytest.param(["sessions"], "/v1/sessions", id="sessions"),
+        pytest.param(["sessions", "show", "p1"], "/v1/sessions/p1", id="show"),
+        pytest.param(["health"], "/v1/health", id="health"),
+    ],
+)
+def test_json_is_the_document_as_the_daemon_sends_it(served: Served, arguments: list[str], path: str) -> None:
+    done = vpnmasq("--socket", served.path, *arguments, "--json")
+    assert (done.returncode, done.stderr) == (Exit.DONE, "")
+    assert done.stdout == served.text("GET", path)[1]
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["sessions"], ["sessions", "show", "p1"]])
+def test_people_see_at_most_80_columns_without_colours_in_a_pipe(
+    served: Served, arguments: list[str]
+) -> None:
+    done = vpnmasq("--socket", served.path, *arguments)
+    assert done.returncode == Exit.DONE
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\x1b" not in done.stdout
+
+
+def test_no_command_is_status_and_the_socket_may_come_from_the_environment(served: Served) -> None:
+    done = vpnmasq(env=environment(VPNMASQ_SOCKET=str(served.path)))
+    assert done.returncode == Exit.DONE
+    for text in ("ready", "200.200.200.200 on eth1", "staff", "7  unknown-call: GRE"):
+        assert text in done.stdout
+    assert "gre@eth1" in done.stdout
+    assert "! the kernel dropped 12 packets" in done.stdout
+
+
+def test_sessions_are_a_table(served: Served) -> None:
+    lines = vpnmasq("--socket", served.path, "sessions").stdout.splitlines()
+    assert lines[0].split() == ["ID", "PROTO", "STATE", "INSIDE", "PEER", "AGE", "OUT", "IN"]
+    assert lines[1].split() == [
+        "p1",
+        "pptp",
+        "established",
+        "10.0.0.2",
+        "199.0.0.1",
+        "2m",
+        "14s",
+        "9.0k",
+        "12k",
+    ]
+    assert "10.0.0.9" in lines[2]
+
+
+def test_no_sessions_is_no_failure() -> None:
+    with serving() as served:
+        done = vpnmasq("--socket", served.path, "sessions")
+    assert (done.returncode, done.stdout) == (Exit.DONE, "no sessions\n")
+
+
+def test_showing_an_unknown_session_matches_nothing(served: Served) -> None:
+    done = vpnmasq("--socket", served.path, "sessions", "show", "../status")
+    assert done.returncode == Exit.NOTHING_MATCHED
+    assert "there is no session '../status'" in done.stderr
+
+
+KILLS = [
+    pytest.param(["p1"], Exit.DONE, id="known"),
+    pytest.param(["p1", "p2"], Exit.DONE, id="both"),
+    pytest.param(["nope"], Exit.NOTHING_MATCHED, id="unknown"),
+    pytest.param(["p1", "nope"], Exit.FAILED, id="some"),
+    pytest.param([], Exit.USAGE, id="none-named"),
+]
+
+
+@pytest.mark.parametrize(("ids", "expected"), KILLS)
+def test_kill(served: Served, ids: list[str], expected: Exit) -> None:
+    done = vpnmasq("--socket", served.path, "sessions", "kill", *ids)
+    assert done.returncode == expected
+    assert done.stdout == "".join(f"ended {one}\n" for one in ids if one != "nope")
+    assert ("no session nope" in done.stderr) == ("nope" in ids)
+
+
+def test_health_is_an_exit_status(served: Served) -> None:
+    assert vpnmasq("--socket", served.path, "health").stdout == "ready\n"
+    served.daemon.state = "draining"
+    done = vpnmasq("--socket", served.path, "health")
+    assert (done.returncode, done.stdout) == (Exit.FAILED, "draining\n")
+
+
+def test_reload_says_what_changed_or_every_problem(served: Served) -> None:
+    served.daemon.reloads = [["limits.sessions", "log.level"], [], ReloadRefused(["f:1: a", "f:2: b"])]
+    assert vpnmasq("--socket", served.path, "reload").stdout == "changed: limits.sessions, log.level\n"
+    assert vpnmasq("--socket", served.path, "reload").stdout == "nothing differs\n"
+    refused = vpnmasq("--socket", served.path, "reload")
+    assert refused.returncode == Exit.BAD_CONFIGURATION
+    assert "f:1: a" in refused.stderr
+    assert "f:2: b" in refused.stderr
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    for command in ("status", "sessions", "events", "reload", "health"):
+        done = vpnmasq("--socket", tmp_path / "none.sock", command)
+        assert done.returncode == Exit.NOT_REACHABLE
+        assert "is vpnmasq running?" in done.stderr
+
+
+def test_a_daemon_that_does_not_answer_times_out(served: Served) -> None:
+    served.daemon.hang = 2.0
+    done = vpnmasq("--socket", served.path, "status", "--timeout", "0.2")
+    assert done.returncode == Exit.TIMED_OUT
+    assert "no answer within 0.2 s" in done.stderr
+
+
+def test_something_else_behind_the_socket_is_named() -> None:
+    with place() as directory, closing(socket.socket(socket.AF_UNIX)) as other:
+        other.bind(str(directory / "s"))
+        other.listen()
+        running = started("--socket", directory / "s", "status")
+        with closing(other.accept()[0]) as accepted:
+            accepted.sendall(b"220 mail.example ESMTP\r\n")
+            text = running.communicate(timeout=BOUND)[1]
+    assert running.returncode == Exit.NOT_REACHABLE
+    assert "is not vpnmasq" in text
+
+
+@as_root
+@forks
+def test_permissions_are_explained() -> None:
+    assert {"status", "sessions"} <= {status.command.name, sessions.command.name}
+    with serving(StandIn([session(1)]), read_group=str(READERS)) as served:
+
+        def run(*command: str) -> str:
+            errors = io.StringIO()
+            with redirect_stdout(io.StringIO()), redirect_stderr(errors):
+                try:
+                    main(["--socket", str(served.path), *command])
+                except SystemExit as end:
+                    return f"{end.code} {errors.getvalue()}"
+            return "no exit"
+
+        refused = as_other([], lambda: run("status"))
+        assert refused.startswith(f"{Exit.NO_PRIVILEGE:d} vpnmasq: no permission to connect")
+        assert as_other([READERS], lambda: run("status")) == "0 "
+        refused = as_other([READERS], lambda: run("sessions", "kill", "p1"))
+        assert refused.startswith(f"{Exit.NO_PRIVILEGE:d} vpnmasq: this needs the admin level")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_events_follow_until_ctrl_c_and_leave_quietly(served: Served, as_json: bool) -> None:
+    running = started("--socket", served.path, "events", *(["--json"] if as_json else []))
+    assert running.stdout is not None
+    assert "following" in running.stdout.readline()
+    served.on_loop(lambda: served.daemon.feed.session_closed(session(1), "the client hung up"))
+    line = running.stdout.readline()
+    if as_json:
+        assert json.loads(line)["event"] == "session-closed"
+    else:
+        assert "session-closed" in line
+        assert "10.0.0.2 - 199.0.0.1" in line
+        assert "why=the client hung up" in line
+    running.send_signal(signal.SIGINT)
+    assert running.communicate(timeout=BOUND)[1].strip() == ""
+    assert running.returncode == Exit.INTERRUPTED
+    served.until(lambda: served.followers() == 0)
+
+
+def test_events_end_with_the_daemon(served: Served) -> None:
+    running = started("--socket", served.path, "events")
+    assert running.stdout is not None
+    running.stdout.readline()
+    served.stop()
+    assert "the daemon stops" in running.communicate(timeout=BOUND)[1]
+    assert running.returncode == Exit.NOT_REACHABLE
+
+
+def test_a_reader_that_leaves_is_no_failure() -> None:
+    with serving(StandIn(session(number) for number in range(3000))) as served:
+        running = started("--socket", served.path, "sessions")
+        assert running.stdout is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.stderr is not None
+        with running.stderr as errors:
+            assert errors.read() == ""
+        assert running.wait(BOUND) == Exit.DONE

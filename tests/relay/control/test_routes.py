@@ -1,0 +1,195 @@
+"""The routes, through a real Unix socket."""
+
+import json
+from typing import Any
+
+import pytest
+import uvloop
+
+from protocols.addr import parse_ip
+from protocols.sessions import Role, State, Traffic
+from relay.control.daemon import ReloadRefused
+from tests.relay.control.stand_in import Served, StandIn, serving, session
+
+
+@pytest.fixture
+def served() -> Any:
+    with serving(StandIn([session(1), session(2)])) as it:
+        yield it
+
+
+def test_status_has_every_field_of_the_contract(served: Served) -> None:
+    status, document = served.ask("GET", "/v1/status")
+    assert status == 200
+    assert document.pop("started_at").endswith("Z")
+    assert document["wan"].pop("since").endswith("Z")
+    assert document == {
+        "schema": "vpnmasq.status/1",
+        "state": "ready",
+        "instance": "vpnmasq",
+        "version": "0.1.0",
+        "uptime_seconds": 200.0,
+        "wan": {"interface": "eth1", "address": "200.200.200.200", "changes": 1},
+        "rules": [
+            {"name": "staff", "role": "masquerade", "protocols": ["pptp"], "sessions": 2, "refused": 2}
+        ],
+        "sessions": {"pptp": 2},
+        "fastpath": {"mode": "off", "active": False, "reason": "not built in"},
+        "traffic": {
+            "outbound": {"packets": 120, "octets": 9000},
+            "inbound": {"packets": 118, "octets": 12000},
+        },
+        "drops": {"unknown-call": 7},
+        "sockets": [{"name": "gre@eth1", "packets": 1000, "kernel_drops": 12, "receive_buffer": 4194304}],
+        "attention": ["the kernel dropped 12 packets at gre@eth1 because they were read too slowly"],
+    }
+
+
+def test_a_session_has_every_field_of_the_contract(served: Served) -> None:
+    status, document = served.ask("GET", "/v1/sessions/p1")
+    (one,) = document["sessions"]
+    assert (status, document["schema"]) == (200, "vpnmasq.sessions/1")
+    assert one.pop("opened_at").endswith("Z")
+    assert one == {
+        "id": "p1",
+        "protocol": "pptp",
+        "role": "masquerade",
+        "rule": "staff",
+        "state": "established",
+        "client": "10.0.0.2",
+        "gateway": "200.200.200.200",
+        "peer": "199.0.0.1",
+        "call_ids": {"client": 1, "gateway": 49153, "peer": 100},
+        "age_seconds": 134.0,
+        "idle_seconds": 0.5,
+        "packets": {"outbound": 120, "inbound": 118},
+        "octets": {"outbound": 9000, "inbound": 12000},
+        "fastpath": False,
+    }
+
+
+def test_an_exposed_server_is_not_called_client() -> None:
+    exposed = session(3, role=Role.EXPOSE, rule="office", inside=parse_ip("10.0.0.9"))
+    with serving(StandIn([exposed])) as served:
+        (one,) = served.ask("GET", "/v1/sessions")[1]["sessions"]
+    assert one["server"] == "10.0.0.9"
+    assert "client" not in one
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 500])
+def test_all_sessions_come_in_order_however_many_there_are(count: int) -> None:
+    with serving(StandIn(session(number) for number in range(count))) as served:
+        status, document = served.ask("GET", "/v1/sessions")
+    assert status == 200
+    assert [one["id"] for one in document["sessions"]] == [f"p{number:x}" for number in range(count)]
+
+
+def test_a_session_just_opened_is_not_idle_for_a_negative_time() -> None:
+    fresh = session(
+        1, opened=234.1, last_seen=234.1, outbound=Traffic(), inbound=Traffic(), state=State.CONNECTING
+    )
+    with serving(StandIn([fresh])) as served:
+        (one,) = served.ask("GET", "/v1/sessions")[1]["sessions"]
+    assert (one["age_seconds"], one["idle_seconds"]) == (0.0, 0.0)
+
+
+def test_kill_says_what_it_ended_and_what_it_does_not_know(served: Served) -> None:
+    answer = served.ask("POST", "/v1/sessions/kill", b'{"ids": ["p1", "nope", "p1"]}')
+    assert answer == (200, {"schema": "vpnmasq.kill/1", "killed": ["p1"], "unknown": ["nope"]})
+    assert list(served.daemon.table) == ["p2"]
+
+
+def test_killing_only_unknown_sessions_is_not_found(served: Served) -> None:
+    status, document = served.ask("POST", "/v1/sessions/kill", b'{"ids": ["nope"]}')
+    assert (status, document["unknown"]) == (404, ["nope"])
+
+
+BAD_BODIES = [
+    pytest.param(b"", "no body", id="empty"),
+    pytest.param(b"{", "not JSON", id="cut-off"),
+    pytest.param(b"\xff\xfe\xff", "not JSON", id="not-utf8"),
+    pytest.param(b"[" * 30000, "not JSON", id="too-deep"),
+    pytest.param(b"[]", "a JSON list", id="list"),
+    pytest.param(b"null", "a JSON null", id="null"),
+    pytest.param(b'"p1"', "a JSON string", id="string"),
+    pytest.param(b"7", "a JSON number", id="number"),
+    pytest.param(b"{}", "at least one session ID", id="no-ids"),
+    pytest.param(b'{"ids": []}', "at least one session ID", id="none"),
+    pytest.param(b'{"ids": "p1"}', "at least one session ID", id="not-a-list"),
+    pytest.param(b'{"ids": [1]}', "not a session ID", id="number-in-list"),
+    pytest.param(b'{"ids": [""]}', "not a session ID", id="empty-id"),
+    pytest.param(b'{"ids": ["' + b"x" * 65 + b'"]}', "not a session ID", id="long-id"),
+    pytest.param(b'{"ids": ["p1"], "now": true}', "unknown key 'now'", id="unknown-key"),
+    pytest.param(json.dumps({"ids": ["p"] * 1025}).encode(), "at most 1024", id="too-many"),
+]
+
+
+@pytest.mark.parametrize(("body", "text"), BAD_BODIES)
+def test_a_bad_body_is_explained(served: Served, body: bytes, text: str) -> None:
+    status, document = served.ask("POST", "/v1/sessions/kill", body)
+    assert (status, document["schema"]) == (400, "vpnmasq.error/1")
+    assert text in document["error"]
+
+
+ERRORS = [
+    pytest.param("POST", "/v1/sessions/kill", b" " * 70000, 413, "longer than 65536", id="long-body"),
+    pytest.param("GET", "/v1/sessions/nope", None, 404, "there is no session 'nope'", id="unknown-session"),
+    pytest.param("GET", "/", None, 404, "paths begin with /v1/", id="root"),
+    pytest.param("GET", "/v1/secrets", None, 404, "there is no /v1/secrets", id="unknown-path"),
+    pytest.param("DELETE", "/v1/status", None, 405, "not DELETE", id="wrong-method"),
+    pytest.param("GET", "/v1/reload", None, 405, "takes POST", id="get-reload"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "expected", "text"), ERRORS)
+def test_every_refusal_is_a_document(
+    served: Served, method: str, path: str, body: bytes | None, expected: int, text: str
+) -> None:
+    status, document = served.ask(method, path, body)
+    assert (status, document["schema"]) == (expected, "vpnmasq.error/1")
+    assert text in document["error"]
+
+
+def test_health_follows_the_state(served: Served) -> None:
+    assert served.ask("GET", "/v1/health") == (
+        200,
+        {"schema": "vpnmasq.health/1", "ready": True, "state": "ready"},
+    )
+    served.daemon.state = "draining"
+    assert served.ask("GET", "/v1/health") == (
+        503,
+        {"schema": "vpnmasq.health/1", "ready": False, "state": "draining"},
+    )
+
+
+def test_reload_names_the_changed_keys(served: Served) -> None:
+    served.daemon.reloads = [["limits.sessions"], []]
+    assert served.ask("POST", "/v1/reload")[1] == {
+        "schema": "vpnmasq.reload/1",
+        "changed": ["limits.sessions"],
+    }
+    assert served.ask("POST", "/v1/reload")[1]["changed"] == []
+
+
+def test_a_refused_reload_lists_every_problem(served: Served) -> None:
+    served.daemon.reloads = [ReloadRefused(["f.toml:1: wan.interface: …", "f.toml:9: lan.networks: …"])]
+    status, document = served.ask("POST", "/v1/reload")
+    assert status == 422
+    assert document["problems"] == ["f.toml:1: wan.interface: …", "f.toml:9: lan.networks: …"]
+
+
+def test_a_bug_in_an_answer_does_not_end_the_server(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.daemon.reloads = [RuntimeError("boom")]
+    status, document = served.ask("POST", "/v1/reload")
+    assert status == 500
+    assert "boom" not in document["error"]
+    assert served.ask("GET", "/v1/health")[0] == 200
+
+
+def test_it_works_on_uvloop_too() -> None:
+    with serving(StandIn([session(1)]), new_loop=uvloop.new_event_loop) as served:
+        assert served.ask("GET", "/v1/sessions")[0] == 200
+        assert served.ask("POST", "/v1/sessions/kill", b'{"ids": ["p1"]}')[0] == 200
+    assert not served.path.exists()

@@ -1,0 +1,473 @@
+"""IPsec in UDP: translation by ports (RFC 3948, RFC 4787)."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocols.addr import Ip4, Network
+from protocols.drops import Reason
+from protocols.natt.mapping import NattSession
+from protocols.policy import Ipsec, Limits, Masquerade, Source
+from protocols.sessions import Role, State
+from tests.scenarios.udpworld import (
+    ANY,
+    CLIENT,
+    CLIENT_2,
+    CLIENT_3,
+    LAN,
+    PEER,
+    PEER_2,
+    SERVER,
+    SERVER_2,
+    STAFF,
+    STRANGER,
+    WAN,
+    WAN_2,
+    A,
+    B,
+    Got,
+    UdpWorld,
+    X,
+    Y,
+    assert_nothing_left,
+    esp,
+    expose,
+    ike,
+    marked,
+    policy,
+)
+
+HAIRPIN = expose(SERVER, "10.0.0.0/8", "199.0.0.1")
+
+
+def world(**changes: object) -> UdpWorld:
+    return UdpWorld(policy(STAFF, ipsec=replace(Ipsec(), **changes)))  # type: ignore[arg-type]
+
+
+def out(got: Got | Reason | None) -> int:
+    """The port of ours that a datagram left from."""
+    assert isinstance(got, Got), got
+    assert got.src == WAN
+    return got.src_port
+
+
+# -- mappings ------------------------------------------------------------------------------------------
+
+
+def test_the_first_client_keeps_4500_and_the_others_get_ports_of_ours() -> None:
+    lab = world()
+    ports = []
+    for client, mine, theirs in ((CLIENT, A, X), (CLIENT_2, B, Y), (CLIENT_3, 5, 6)):
+        lab.talk(client, PEER, mine, theirs)
+        ports.append(lab.float(client, PEER, mine, theirs))
+    assert ports[0] == 4500
+    assert len(set(ports)) == 3
+    assert all(61000 <= port <= 65095 for port in ports[1:])
+    for client, port in zip((CLIENT, CLIENT_2, CLIENT_3), ports, strict=True):
+        assert lab.wan(PEER, 4500, port, esp(9)) == Got(PEER, 4500, client, 4500, esp(9))
+        assert lab.lan(client, 4500, PEER, 4500, esp(8)) == Got(WAN, port, PEER, 4500, esp(8))
+
+
+def test_a_port_stands_for_a_host_before_all_peers() -> None:
+    # RFC 4787 REQ-1.
+    lab = world()
+    assert out(lab.lan(CLIENT, 4500, PEER, 4500, esp(1))) == 4500
+    port = out(lab.lan(CLIENT_2, 4500, PEER, 4500, esp(1)))
+    assert out(lab.lan(CLIENT_2, 4500, PEER_2, 4500, esp(1))) == port
+    assert out(lab.lan(CLIENT_2, 4501, PEER_2, 4500, esp(1))) != port
+
+
+def test_a_port_of_the_range_is_preserved_too() -> None:
+    lab = world()
+    assert out(lab.lan(CLIENT, 62000, PEER, 4500, esp(1))) == 62000
+    assert out(lab.lan(CLIENT_2, 62000, PEER, 4500, esp(1))) != 62000
+    assert 61000 <= out(lab.lan(CLIENT, 40000, PEER, 4500, esp(1))) <= 65095
+
+
+def test_what_comes_from_a_peer_without_being_asked_is_refused() -> None:
+    # RFC 4787 REQ-8.
+    lab = world()
+    lab.lan(CLIENT, 4500, PEER, 4500, esp(1))
+    for content in (esp(1), marked(ike(A)), b"\xff"):
+        assert lab.wan(STRANGER, 4500, 4500, content) is Reason.UDP_STRANGER
+        assert lab.wan(PEER, 4500, 62000, content) is Reason.UDP_STRANGER
+    assert isinstance(lab.wan(PEER, 4500, 4500, esp(1)), Got)
+
+
+def test_a_peer_may_change_its_port() -> None:
+    # It is behind a NAT of its own, which has forgotten it (RFC 7296 §2.23).
+    lab = world()
+    lab.float(CLIENT, PEER, A, X)
+    assert lab.wan(PEER, 7777, 4500, esp(1)) == Got(PEER, 7777, CLIENT, 4500, esp(1))
+    assert lab.lan(CLIENT, 4500, PEER, 7777, esp(2)) == Got(WAN, 4500, PEER, 7777, esp(2))
+    assert lab.fast()
+
+
+def test_a_client_may_go_on_with_another_peer_from_the_same_port() -> None:
+    # MOBIKE (RFC 4555): the peer's address changed, and the client was told so under encryption.
+    lab = world()
+    lab.float(CLIENT, PEER, A, X)
+    assert out(lab.lan(CLIENT, 4500, PEER_2, 4500, marked(ike(A, X, exchange=37)))) == 4500
+    assert isinstance(lab.wan(PEER_2, 4500, 4500, esp(1)), Got)
+    assert isinstance(lab.wan(PEER, 4500, 4500, esp(1)), Got)
+
+
+def test_a_mapping_lives_five_minutes_after_the_last_packet_of_either_side() -> None:
+    # RFC 4787 REQ-5, REQ-6.
+    lab = world()
+    lab.float(CLIENT, PEER, A, X)
+    for _ in range(3):
+        lab.wait(299.0)
+        lab.lan(CLIENT, 4500, PEER, 4500, b"\xff")
+        lab.wait(299.0)
+        lab.wan(PEER, 4500, 4500, esp(1))
+    lab.wait(299.0)
+    assert len(lab.udp.natt.sessions(CLIENT, PEER)) == 1
+    lab.wait(1.0)
+    assert lab.log[-1] == "closed 10.0.0.2: idle"
+    assert lab.wan(PEER, 4500, 4500, esp(1)) is Reason.UDP_STRANGER
+    assert_nothing_left(lab)
+
+
+def test_the_port_of_a_host_that_has_gone_rests_but_not_for_that_host() -> None:
+    lab = world(port_rest=120.0)
+    lab.float(CLIENT, PEER, A, X)
+    (session,) = lab.sessions()
+    lab.perform(lab.udp.kill(session, "killed", now=lab.now))
+    assert out(lab.lan(CLIENT_2, 4500, PEER, 4500, esp(1))) != 4500
+    assert out(lab.lan(CLIENT, 4500, PEER, 4500, esp(1))) == 4500
+
+
+def test_when_all_ports_are_taken_a_host_is_refused() -> None:
+    lab = world(ports=(61000, 61001))
+    for number in range(3):
+        assert isinstance(lab.lan(Ip4(CLIENT + number), 4500, PEER, 4500, esp(1)), Got)
+    assert lab.lan(Ip4(CLIENT + 3), 4500, PEER, 4500, esp(1)) is Reason.NO_PORT
+
+
+# -- what it carries -----------------------------------------------------------------------------------
+
+
+def test_keepalives_and_ike_are_counted_as_what_they_are() -> None:
+    lab = world()
+    lab.float(CLIENT, PEER, A, X)
+    for _ in range(3):
+        assert lab.lan(CLIENT, 4500, PEER, 4500, b"\xff") == Got(WAN, 4500, PEER, 4500, b"\xff")
+        assert lab.wan(PEER, 4500, 4500, esp(1)) == Got(PEER, 4500, CLIENT, 4500, esp(1))
+    (session,) = lab.sessions()
+    assert isinstance(session, NattSession)
+    assert (session.keepalives, session.messages) == (3, 2)
+    assert (lab.udp.natt.keepalives, lab.udp.natt.messages) == (3, 2)
+    assert (session.outbound.packets, session.inbound.packets) == (4, 4)
+    assert (session.protocol, session.state) == ("natt", State.ESTABLISHED)
+    assert (session.host_port, session.public_port) == (4500, 4500)
+
+
+def test_ike_on_4500_is_observed_and_grouped_with_ike_on_500() -> None:
+    lab = world()
+    lab.talk(CLIENT, PEER, A, X)
+    lab.float(CLIENT, PEER, A, X)
+    assert [seen.exchange for seen in lab.observed] == [34, 34, 35, 35]
+    assert [s.protocol for s in lab.udp.tunnel(CLIENT, PEER)] == ["isakmp", "natt"]
+    assert lab.udp.tunnel(CLIENT_2, PEER) == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        pytest.param(b"", Reason.NATT_LENGTH, id="empty"),
+        pytest.param(b"\xff\xff", Reason.NATT_LENGTH, id="short"),
+        pytest.param(marked(ike(0, X)), Reason.IKE_ZERO_COOKIE, id="zero cookie"),
+        pytest.param(marked(ike(A)[:20]), Reason.IKE_LENGTH, id="short message"),
+    ],
+)
+def test_bad_content_is_refused_and_opens_nothing(payload: bytes, reason: Reason) -> None:
+    lab = world()
+    assert lab.lan(CLIENT, 4500, PEER, 4500, payload) is reason
+    assert lab.sessions() == []
+    lab.float(CLIENT, PEER, A, X)
+    assert lab.lan(CLIENT, 4500, PEER, 4500, payload) is reason
+    assert lab.wan(PEER, 4500, 4500, payload) is reason
+
+
+def test_a_message_without_a_marker_on_4500_is_plain_data() -> None:
+    lab = world()
+    assert isinstance(lab.lan(CLIENT, 4500, PEER, 4500, ike(A)), Got)
+    assert lab.observed == []
+
+
+# -- the short lane ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("summed", [0, 1])
+def test_data_takes_the_short_lane_once_both_sides_have_spoken(summed: int) -> None:
+    lab = world()
+    lab.lan(CLIENT, 4500, PEER, 4500, esp(1))
+    assert not lab.fast()
+    lab.lan(CLIENT, 4500, PEER, 4500, esp(1))
+    assert not lab.fast()
+    lab.wan(PEER, 4500, 4500, esp(2))
+    assert not lab.fast()
+    got = lab.wan(PEER, 4500, 4500, esp(2), summed=summed)
+    assert lab.fast()
+    assert got == Got(PEER, 4500, CLIENT, 4500, esp(2))
+    assert lab.lan(CLIENT, 4500, PEER, 4500, esp(1), summed=summed) == Got(WAN, 4500, PEER, 4500, esp(1))
+    assert lab.fast()
+    lab.lan(CLIENT, 4500, PEER, 4500, marked(ike(A, X)))
+    assert not lab.fast()
+    (session,) = lab.sessions()
+    assert (session.outbound.packets, session.inbound.packets) == (4, 2)
+
+
+def test_only_so_many_endpoints_of_a_peer_are_remembered() -> None:
+    lab = world(most_endpoints=2)
+    lab.float(CLIENT, PEER, A, X)
+    for port in range(1, 50):
+        assert isinstance(lab.wan(PEER, 1000 + port, 4500, esp(1)), Got)
+    assert len(lab.udp.natt.flows) == 4
+    assert len(lab.sessions()) == 1
+    lab.lan(CLIENT, 4500, PEER, 4500, esp(1))
+    assert not lab.fast()
+    lab.wan(PEER, 4500, 4500, esp(1))
+    assert lab.fast()
+
+
+# -- port 500, but not as it is kept -------------------------------------------------------------------
+
+
+def test_ike_from_another_port_than_500_passes_by_its_port() -> None:
+    # RFC 3715 §2.3b.
+    lab = world()
+    port = out(lab.lan(CLIENT, 5500, PEER, 500, ike(A)))
+    other = out(lab.lan(CLIENT_2, 5500, PEER, 500, ike(A)))
+    assert port != other
+    assert lab.wan(PEER, 500, port, ike(A, X)) == Got(PEER, 500, CLIENT, 5500, ike(A, X))
+    assert lab.wan(PEER, 500, other, ike(A, Y)) == Got(PEER, 500, CLIENT_2, 5500, ike(A, Y))
+    assert lab.wan(PEER, 500, port, ike(0, X)) is Reason.IKE_ZERO_COOKIE
+    assert len(lab.observed) == 4
+
+
+def test_the_source_port_is_changed_before_a_peer_that_wants_it_so() -> None:
+    lab = world(change_port=(Network.parse("199.0.0.1"),))
+    port = out(lab.lan(CLIENT, 500, PEER, 500, ike(A)))
+    assert port != 500
+    assert lab.wan(PEER, 500, port, ike(A, X)) == Got(PEER, 500, CLIENT, 500, ike(A, X))
+    assert lab.sessions()[0].protocol == "isakmp"
+    assert out(lab.lan(CLIENT, 500, PEER_2, 500, ike(A))) == 500
+
+
+def test_a_reload_may_change_whose_port_is_kept() -> None:
+    lab = world(change_port=(Network.parse("199.0.0.1"),))
+    lab.lan(CLIENT, 500, PEER, 500, ike(A))
+    lab.lan(CLIENT, 500, PEER_2, 500, ike(A))
+    lab.reload(policy(STAFF, ipsec=Ipsec(change_port=(Network.parse("199.0.0.2"),))))
+    assert lab.log[-2:] == [
+        "closed 10.0.0.2: its source port is to be changed",
+        "closed 10.0.0.2: its source port is to be kept",
+    ]
+    assert out(lab.lan(CLIENT, 500, PEER, 500, ike(A))) == 500
+
+
+# -- exposed servers -----------------------------------------------------------------------------------
+
+
+def test_an_exposed_server_has_4500_and_a_client_another_port() -> None:
+    lab = UdpWorld(policy(STAFF, expose(SERVER, "199.0.0.2")))
+    port = lab.float(CLIENT, PEER, A, X)
+    assert port != 4500
+    message = marked(ike(B, 0))
+    assert lab.wan(PEER_2, 1024, 4500, message) == Got(PEER_2, 1024, SERVER, 4500, message)
+    assert lab.lan(SERVER, 4500, PEER_2, 1024, esp(1)) == Got(WAN, 4500, PEER_2, 1024, esp(1))
+    assert lab.wan(PEER_2, 1024, 4500, esp(1)) == Got(PEER_2, 1024, SERVER, 4500, esp(1))
+    assert lab.fast()
+    assert lab.wan(PEER, 4500, 4500, esp(1)) is Reason.UDP_STRANGER
+    assert [(s.role, s.inside) for s in lab.sessions()] == [
+        (Role.MASQUERADE, CLIENT),
+        (Role.EXPOSE, SERVER),
+    ]
+
+
+def test_servers_share_4500_by_their_peers() -> None:
+    lab = UdpWorld(policy(STAFF, expose(SERVER, "199.0.0.1"), expose(SERVER_2, "199.0.0.2")))
+    assert lab.wan(PEER, 4500, 4500, esp(1)) == Got(PEER, 4500, SERVER, 4500, esp(1))
+    assert lab.wan(PEER_2, 4500, 4500, esp(1)) == Got(PEER_2, 4500, SERVER_2, 4500, esp(1))
+    assert out(lab.lan(SERVER_2, 4500, PEER_2, 4500, esp(1))) == 4500
+    # A server that is a client of a peer that is not its own has no claim on 4500 there.
+    assert out(lab.lan(SERVER_2, 4500, PEER, 4500, esp(1))) != 4500
+    lab.wait(300.0)
+    assert_nothing_left(lab)
+
+
+def test_a_client_has_to_give_4500_up_for_a_server() -> None:
+    lab = world()
+    lab.float(CLIENT, PEER, A, X)
+    lab.reload(policy(STAFF, expose(SERVER, "199.0.0.2")))
+    assert lab.log[-1] == "closed 10.0.0.2: port 4500 is an exposed server's now"
+    assert out(lab.lan(CLIENT, 4500, PEER, 4500, esp(1))) != 4500
+
+
+def test_limits_hold_for_peers_of_servers() -> None:
+    lab = UdpWorld(policy(expose(), limits=Limits(sessions=1)))
+    assert isinstance(lab.wan(PEER, 4500, 4500, esp(1)), Got)
+    assert lab.wan(PEER_2, 4500, 4500, esp(1)) is Reason.LIMIT_SESSIONS
+
+
+def hidden() -> UdpWorld:
+    ipsec = Ipsec(ports=(61000, 61001), most_endpoints=2, port_rest=10.0)
+    return UdpWorld(policy(STAFF, expose(SERVER, "199.0.0.0/24", source=Source.GATEWAY), ipsec=ipsec))
+
+
+def test_a_server_that_shall_see_us_tells_peers_apart_by_the_port() -> None:
+    lab = hidden()
+    assert lab.wan(PEER, 4500, 4500, esp(1)) == Got(LAN, 4500, SERVER, 4500, esp(1))
+    second = lab.wan(PEER_2, 4500, 4500, esp(1))
+    assert isinstance(second, Got)
+    assert second.src == LAN
+    assert lab.lan(SERVER, 4500, LAN, 4500, esp(2)) == Got(WAN, 4500, PEER, 4500, esp(2))
+    back = lab.lan(SERVER, 4500, LAN, second.src_port, esp(2))
+    assert back == Got(WAN, 4500, PEER_2, 4500, esp(2))
+    assert lab.lan(SERVER, 4500, LAN, second.src_port, esp(2)) == back
+    assert lab.fast()
+    assert lab.wan(PEER_2, 4500, 4500, esp(1)) == second
+    assert lab.fast()
+    lab.wait(300.0)
+    lab.wait(10.0)
+    assert_nothing_left(lab)
+
+
+def test_a_peers_port_that_is_500_by_chance_changes_nothing() -> None:
+    lab = hidden()
+    first = lab.wan(PEER, 500, 4500, marked(ike(A)))
+    assert isinstance(first, Got)
+    answer = lab.lan(SERVER, 4500, LAN, first.src_port, marked(ike(A, X)))
+    assert answer == Got(WAN, 4500, PEER, 500, marked(ike(A, X)))
+
+
+def test_a_disguise_that_is_forgotten_takes_its_flows_along() -> None:
+    lab = hidden()
+    first = lab.wan(PEER, 4500, 4500, esp(1))
+    assert isinstance(first, Got)
+    lab.lan(SERVER, 4500, LAN, first.src_port, esp(1))
+    lab.wan(PEER, 1001, 4500, esp(1))
+    lab.wan(PEER, 1002, 4500, esp(1))
+    assert lab.lan(SERVER, 4500, LAN, first.src_port, esp(1)) is Reason.NO_RULE
+    assert lab.wan(PEER, 1003, 4500, esp(1)) is Reason.NO_PORT
+    lab.wait(10.0)
+    assert isinstance(lab.wan(PEER, 4500, 4500, esp(1)), Got)
+
+
+def test_a_client_of_a_relay_that_then_dials_directly_goes_on() -> None:
+    relay = Masquerade("relay", (ANY,), (Network.parse("199.0.0.1"),), pptp=False, ipsec=True, listen=LAN)
+    lab = UdpWorld(policy(relay, STAFF))
+    assert lab.lan(CLIENT, 4500, LAN, 4500, esp(1)) == Got(WAN, 4500, PEER, 4500, esp(1))
+    for _ in range(2):
+        assert lab.wan(PEER, 4500, 4500, esp(2)) == Got(LAN, 4500, CLIENT, 4500, esp(2))
+    assert lab.fast()
+    assert lab.lan(CLIENT, 4500, PEER, 4500, esp(1)) == Got(WAN, 4500, PEER, 4500, esp(1))
+    assert lab.wan(PEER, 4500, 4500, esp(2)) == Got(PEER, 4500, CLIENT, 4500, esp(2))
+    assert lab.fast()
+
+
+# -- hairpin (RFC 4787 REQ-9) --------------------------------------------------------------------------
+
+
+def test_a_client_reaches_a_neighbour_by_the_public_address() -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    first = lab.lan(CLIENT, 500, WAN, 500, ike(A))
+    assert isinstance(first, Got)
+    port = first.src_port
+    assert first == Got(WAN, port, SERVER, 500, ike(A))
+    answer = ike(A, X, answer=True)
+    assert lab.lan(SERVER, 500, WAN, port, answer) == Got(WAN, 500, CLIENT, 500, answer)
+
+    data = lab.lan(CLIENT, 4500, WAN, 4500, esp(1))
+    assert isinstance(data, Got)
+    assert data == Got(WAN, data.src_port, SERVER, 4500, esp(1))
+    for _ in range(2):
+        assert lab.lan(SERVER, 4500, WAN, data.src_port, esp(2)) == Got(WAN, 4500, CLIENT, 4500, esp(2))
+        assert lab.lan(CLIENT, 4500, WAN, 4500, esp(1)) == data
+    lab.reload(lab.admission.policy)
+    assert lab.lan(CLIENT, 4500, WAN, 4500, esp(1)) == data
+    lab.wait(2000.0)
+    assert_nothing_left(lab)
+
+
+def test_two_neighbours_are_told_apart_by_a_server() -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    ports = {}
+    for client in (CLIENT, CLIENT_2):
+        got = lab.lan(client, 500, WAN, 500, ike(A))
+        assert isinstance(got, Got)
+        ports[client] = got.src_port
+    for client, theirs in ((CLIENT, X), (CLIENT_2, Y)):
+        answer = ike(A, theirs, answer=True)
+        assert lab.lan(SERVER, 500, WAN, ports[client], answer) == Got(WAN, 500, client, 500, answer)
+
+
+def test_a_hairpin_needs_a_rule_and_only_the_server_gets_back() -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    got = lab.lan(CLIENT, 4500, WAN, 4500, esp(1))
+    assert isinstance(got, Got)
+    assert lab.lan(CLIENT_2, 4500, WAN, got.src_port, esp(1)) is Reason.NO_RULE
+    assert lab.lan(SERVER, 4500, WAN, 61000, esp(1)) is Reason.NO_RULE
+    assert lab.lan(SERVER, 4500, WAN, 4500, esp(1)) is Reason.NO_RULE
+    assert lab.wan(PEER, 4500, got.src_port, esp(1)) is Reason.UDP_STRANGER
+    closed = UdpWorld(policy(STAFF, expose(SERVER, "199.0.0.1")))
+    assert closed.lan(CLIENT, 4500, WAN, 4500, esp(1)) is Reason.NO_RULE
+
+
+def test_a_hairpin_ends_with_the_address_it_went_by() -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    lab.lan(CLIENT, 4500, WAN, 4500, esp(1))
+    lab.move(WAN_2)
+    assert lab.sessions() == []
+    lab.lan(CLIENT, 4500, WAN_2, 4500, esp(1))
+    lab.move(None)
+    assert lab.sessions() == []
+
+
+# -- the policy and the address change -----------------------------------------------------------------
+
+
+def test_a_new_public_address_is_taken_over_with_the_old_ports() -> None:
+    lab = world()
+    lab.float(CLIENT, PEER, A, X)
+    port = lab.float(CLIENT_2, PEER, B, Y)
+    lab.wan(PEER, 4500, port, esp(1))
+    lab.move(None)
+    assert lab.lan(CLIENT_2, 4500, PEER, 4500, esp(1)) is Reason.NO_ADDRESS
+    lab.move(WAN_2)
+    assert lab.lan(CLIENT_2, 4500, PEER, 4500, esp(1)) == Got(WAN_2, port, PEER, 4500, esp(1))
+    assert lab.wan(PEER, 4500, port, esp(1)) == Got(PEER, 4500, CLIENT_2, 4500, esp(1))
+    assert {session.gateway for session in lab.sessions()} == {WAN_2}
+
+
+def test_a_reload_leaves_alone_what_it_still_allows() -> None:
+    lab = world()
+    lab.float(CLIENT, PEER, A, X)
+    lab.wan(PEER, 4500, 4500, esp(1))
+    lab.float(CLIENT_2, PEER, B, Y)
+    lab.reload(policy(replace(STAFF, clients=(Network.parse("10.0.0.2"),))))
+    assert lab.log[-1] == "closed 10.0.0.3: no longer allowed"
+    lab.wan(PEER, 4500, 4500, esp(1))
+    assert lab.fast()
+    lab.reload(policy(replace(STAFF, name="renamed")))
+    assert lab.sessions()[0].rule == "renamed"
+    lab.perform(lab.udp.close_all("the end", now=lab.now))
+    assert_nothing_left(lab)
+
+
+def test_what_no_rule_allows_is_refused() -> None:
+    lab = UdpWorld(policy(Masquerade("one", (ANY,), (Network.parse("199.0.0.1"),), pptp=False, ipsec=True)))
+    assert lab.lan(CLIENT, 4500, PEER_2, 4500, esp(1)) is Reason.NO_RULE
+    assert lab.lan(CLIENT, 4500, LAN, 4500, esp(1)) is Reason.NO_RULE
+    lab.registry.draining = True
+    assert lab.lan(CLIENT, 4500, PEER, 4500, esp(1)) is Reason.DRAINING
+
+
+def test_killing_a_session_of_another_protocol_kills_nothing() -> None:
+    lab = world()
+    lab.talk(CLIENT, PEER, A, X)
+    (session,) = lab.sessions()
+    assert lab.udp.natt.kill(session, "killed", now=lab.now) == []
+    assert lab.udp.natt.alive(CLIENT, PEER) is None
