@@ -262,10 +262,12 @@ class Fuzzer:
         #: Those that are to find out how long we put up with them.
         self._patient: list[socket.socket] = []
         self._slow: list[tuple[socket.socket, bytes]] = []
+        #: Those that have been polite so far.
+        self._greeted: list[socket.socket] = []
         self.dialled = 0
 
     def round(self, number: int) -> None:
-        kinds = (self.rubbish, self.mutated, self.split, self.resets, self.out_of_order)
+        kinds = (self.rubbish, self.mutated, self.split, self.resets, self.out_of_order, self.strange_calls)
         kinds[number % len(kinds)]()
         if number % 100 == 0:
             self.never_reads()
@@ -322,6 +324,21 @@ class Fuzzer:
         for _ in range(5):
             talk = b"".join(m.to_bytes() for m in self._random.choices(MESSAGES, k=10))
             self.say(self.dial(), messages.StartRequest().to_bytes() + talk)
+
+    def strange_calls(self) -> None:
+        """Who has been answered talks about a call that nobody knows; then the next one says hello."""
+        while self._greeted:
+            message = self._random.choice(
+                (
+                    messages.OutgoingCallReply(call_id=6, peer_call_id=5, result=1),
+                    messages.CallClearRequest(call_id=5),
+                    messages.CallDisconnectNotify(call_id=6, result=1),
+                    messages.SetLinkInfo(peer_call_id=6),
+                )
+            )
+            self.say(self._greeted.pop(), message.to_bytes())
+        self._greeted.append(self.dial())
+        self.say(self._greeted[0], messages.StartRequest().to_bytes())
 
     def resets(self) -> None:
         for _ in range(20):
