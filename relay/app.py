@@ -127,8 +127,13 @@ class Daemon:
             async with self._changing:
                 await self._move_in(house)
             self._service.state = "ready"
-            systemd.ready(f"serving on {self._service.wan.address or 'no address yet'}")
+            systemd.ready(self._service.summary())
             _log.info("ready", interface=self._service.wan.interface)
+            house.enter_context(Ticker(_REPORT, lambda: systemd.status(self._service.summary())))
+            watched = systemd.watchdog_interval()
+            if watched is not None:
+                # On the loop that carries the packets: when it is stuck, nothing is said.
+                house.enter_context(Ticker(watched / 3, systemd.watchdog))
             await self._stopping.wait()
             systemd.stopping("waiting for sessions to end")
             await self._drain()
@@ -235,7 +240,7 @@ class Daemon:
             for problem in refused.problems:
                 _log.error("reload refused, nothing was changed", problem=problem)
         finally:
-            systemd.ready()
+            systemd.ready(self._service.summary())
 
     async def _reload(self) -> list[str]:
         """Apply what differs in the file now, or nothing at all.

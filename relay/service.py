@@ -133,6 +133,11 @@ class Service:
         """Read the configuration again."""
         return await self.reloader()
 
+    def summary(self) -> str:
+        """What we are doing, in one line."""
+        number = len(self.gateway.registry)
+        return f"{number} session{'' if number == 1 else 's'} on {self.wan.address or 'no address yet'}"
+
     def ready(self) -> bool:
         """Whether new sessions are served."""
         return self.state == "ready"

@@ -215,6 +215,17 @@ def test_systemd_is_told_of_every_step(house: Home, tmp_path: Path) -> None:
         assert b"STOPPING=1" in systemd.recv(1000)
 
 
+def test_the_watchdog_is_fed_while_packets_are_served(house: Home, tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        systemd.settimeout(PATIENCE)
+        daemon = house.run(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="300000")
+        assert systemd.recv(1000) == f"READY=1\nSTATUS=0 sessions on {PUBLIC}".encode()
+        assert [systemd.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        daemon.stop()
+
+
 def test_it_can_be_stopped_while_it_starts(house: Home) -> None:
     daemon = house.run(wait=False)
     until(lambda: "1723" in house.gateway.sh("ip rule"))
