@@ -12,13 +12,17 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Final, Protocol
 
-from tests.lab.machine import CACHE, LabError, tail, until
+from tests.lab.machine import CACHE, ROOT, LabError, tail, until
 from tests.lab.namespace import Namespace
 from tests.lab.network import Network
 
-_INIT = Path(__file__).with_name("guest") / "init.sh"
+_INIT: Final = Path(__file__).with_name("guest") / "init.sh"
+
+#: What makes of a guest one that systemd runs.
+SYSTEMD: Final = _INIT.with_name("systemd.sh")
+
 _OVERLAID = ("usr", "etc", "var")
 
 
@@ -113,9 +117,17 @@ class Guest:
     _numbers = itertools.count(1)
 
     def __init__(
-        self, network: Network, directory: Path, name: str, address: str, *, memory: int = 128
+        self,
+        network: Network,
+        directory: Path,
+        name: str,
+        address: str,
+        *,
+        memory: int = 128,
+        init: Path = _INIT,
     ) -> None:
         self.name, self.address = name, address
+        self._init = init
         self._dir = directory / name
         (self._dir / "ctl").mkdir(parents=True)
         (self._dir / "files").mkdir()
@@ -123,7 +135,8 @@ class Guest:
         side, router = network.side(address)
         tap, number = f"t-{name}", next(self._numbers)
         side.sh(f"ip tuntap add {tap} mode tap && ip link set {tap} master br0 up")
-        settings = {"NAME": name, "ADDRESS": f"{address}/24", "ROUTER": router, "CACHE": str(CACHE)}
+        settings = {"NAME": name, "ADDRESS": f"{address}/24", "ROUTER": router}
+        settings |= {"CACHE": str(CACHE), "CHECKOUT": str(ROOT)}
         (self._dir / "env").write_text("".join(f"{k}={shlex.quote(v)}\n" for k, v in settings.items()))
         self._process = self._boot(side, directory, tap, f"02:76:70:6e:00:{number % 256:02x}", memory)
 
@@ -150,7 +163,7 @@ class Guest:
         name = str(next(self._counter))
         (self._dir / "files" / name).write_text(text)
         # counted along with the commands, whose numbers must not have gaps
-        command = f"install -D -m {mode:o} /mnt/host/files/{name} {shlex.quote(path)}"
+        command = f"install -D -m {mode:o} ../files/{name} {shlex.quote(path)}"
         _checked(self.name, command, self._submit(name, command).finish(30))
 
     def start(self, script: str) -> GuestJob:
@@ -181,7 +194,7 @@ class Guest:
                     "rootflags=/",
                     "root=/dev/root",
                     "ro",
-                    f"init={_INIT}",
+                    f"init={self._init}",
                     f"lab_dir={self._dir}",
                 ),
                 *("con=null", "con0=null,fd:1", "ssl=null", "loglevel=5"),

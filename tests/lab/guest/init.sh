@@ -3,7 +3,7 @@
 # in our environment.
 #
 # The root is the machine's own / through hostfs, read-only. Over /usr, /etc and /var goes an overlay: the unpacked
-# packages, then the machine's own, a tmpfs on top. Then the network, then the agent, which runs every DIR/ctl/N.cmd.
+# packages, then the machine's own, a tmpfs on top. Then the network, then the agent.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C HOME=/run
 exec </dev/console >/dev/console 2>&1
 # a fork and exec costs 35 ms here, so: few commands
@@ -44,19 +44,4 @@ addr add $ADDRESS dev vec0
 route add default via $ROUTER
 LINES
 ethtool -K vec0 tx off rx off sg off tso off gso off gro off >/dev/null 2>&1
-echo up >/mnt/host/up
-
-# the agent: commands come numbered 1, 2, ... and run in parallel, each in a subshell
-mkfifo /run/tick
-exec 9<>/run/tick # nothing ever comes: a sleep without a fork
-cd /mnt/host/ctl || exit 1
-n=1 ticks=0
-while :; do
-  while [ -e $n.cmd ]; do
-    { (. ./$n.cmd) >$n.out 2>&1 </dev/null 9<&-; echo $? >$n.rc; } &
-    n=$((n + 1))
-  done
-  read -r -t 0.05 -u 9
-  # bash collects dead children, ours and the orphans, only when it waits for one
-  [ $((ticks = (ticks + 1) % 10)) -ne 0 ] || (:)
-done
+exec "${0%/*}/agent.sh" /mnt/host
