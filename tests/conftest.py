@@ -1,7 +1,13 @@
-"""Hypothesis: the same examples on every run and every machine."""
+"""The same on every run and every machine: Hypothesis' examples, and what Ctrl-C does."""
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("search", max_examples=10_000, deadline=None)
 settings.load_profile("ci")
+
+# A shell that runs us in the background has us ignore it, and the programs that we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
