@@ -9,8 +9,9 @@ from itertools import islice
 import structlog
 
 from protocols.actions import Drop, SessionChanged, SessionClosed, SessionOpened
-from protocols.addr import show_ip
+from protocols.addr import Ip4, show_ip
 from protocols.drops import HELP, Reason
+from protocols.esp.told import Told
 from protocols.gateway import Gateway
 from protocols.policy import Expose, Masquerade, Policy
 from protocols.sessions import Session, State
@@ -128,6 +129,22 @@ class Service:
         unknown = [i for i in dict.fromkeys(ids) if i not in known]
         self.datapath.perform(self.gateway.kill(known, now=self.clock()))
         return known, unknown
+
+    def pairs(self) -> Sequence[Told]:
+        """The pairs of ESP that we were told of."""
+        return self.gateway.esp.told()
+
+    def tell(self, peer: Ip4, spi: int, host: Ip4, lifetime: float) -> Reason | None:
+        """Take a pair as told."""
+        told = self.gateway.esp.tell(peer, spi, host, lifetime=lifetime, now=self.clock())
+        if isinstance(told, Reason):
+            return told
+        self.datapath.perform(told)
+        return None
+
+    def untell(self, peer: Ip4, spi: int) -> bool:
+        """Believe a told pair no longer."""
+        return self.gateway.esp.untell(peer, spi)
 
     async def reload(self) -> list[str]:
         """Read the configuration again."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "Validate the configuration and print what is in effect.",
     "status": "Show state, WAN address, rules, losses and what needs attention.",
     "sessions": "List, show or end sessions.",
+    "pair": "Tell whose an inbound SPI of ESP is.",
     "events": "Follow what happens to sessions and the address.",
     "reload": "Read the configuration file again.",
     "health": "Exit 0 when the gateway is ready: for scripts and containers.",

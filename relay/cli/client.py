@@ -21,6 +21,8 @@ from relay.options import DEFAULT_SOCKET
 
 #: Seconds to wait for an answer.
 DEFAULT_TIMEOUT = 5.0
+#: Seconds that completing a word may hold up a keystroke.
+COMPLETION_TIMEOUT = 0.5
 
 Document = dict[str, Any]
 

@@ -7,13 +7,10 @@ from urllib.parse import quote
 
 import click
 
-from relay.cli.client import Client, Failure, as_json, asks, decode
+from relay.cli.client import COMPLETION_TIMEOUT, Client, Failure, as_json, asks, decode
 from relay.cli.exits import Exit
 from relay.cli.text import octets, plain, span, table
 from relay.options import DEFAULT_SOCKET
-
-#: Seconds that completing an ID may hold up a keystroke.
-_COMPLETION_TIMEOUT = 0.5
 
 
 @click.group("sessions", invoke_without_command=True, short_help="List, show or end sessions.")
@@ -38,7 +35,7 @@ def command(ctx: click.Context, client: Client, *, as_json: bool = False) -> Non
 
 def _complete(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     try:
-        client = Client(ctx.find_root().params.get("socket") or DEFAULT_SOCKET, _COMPLETION_TIMEOUT)
+        client = Client(ctx.find_root().params.get("socket") or DEFAULT_SOCKET, COMPLETION_TIMEOUT)
         document = client.get("/v1/sessions")[1]
     except Failure:
         return []

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NotRequired, Protocol, TypedDict
 
+from protocols.addr import Ip4
 from protocols.drops import Reason
+from protocols.esp.told import Told
 from protocols.sessions import Session
 from relay.control.feed import Subscription
 
@@ -116,6 +118,15 @@ class Daemon(Protocol):
 
     def kill(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
         """End these sessions; return (the killed, the unknown) IDs."""
+
+    def pairs(self) -> Sequence[Told]:
+        """Return the pairs of ESP that we were told of."""
+
+    def tell(self, peer: Ip4, spi: int, host: Ip4, lifetime: float) -> Reason | None:
+        """Take a pair as told for so many seconds; return why not, if so."""
+
+    def untell(self, peer: Ip4, spi: int) -> bool:
+        """Believe a told pair no longer; return whether there was one."""
 
     async def reload(self) -> list[str]:
         """Read the configuration again and apply what differs; return the changed keys.

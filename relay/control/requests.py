@@ -4,9 +4,16 @@ A body is JSON of at most BODY_LIMIT octets, whatever its Content-Type says: cur
 """
 
 import json
-from typing import Any
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 from aiohttp import web
+
+from protocols.addr import Ip4, parse_ip
+from relay.config import values
+from relay.config.problems import InputError
 
 #: Octets of a request's body.
 BODY_LIMIT = 64 * 1024
@@ -14,10 +21,30 @@ BODY_LIMIT = 64 * 1024
 IDS_LIMIT = 1024
 #: Characters of a session's ID.
 ID_LIMIT = 64
+#: How long a told pair is believed when nobody says: what an SA lives that says nothing (RFC 2407 §4.5).
+PAIR_LIFETIME: Final = 28800.0
+_SPI = re.compile(r"0[xX][0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,9}")
 
 
 class BadRequestError(Exception):
     """The request makes no sense; the text says why, and what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairKey:
+    """An inbound SPI of a peer."""
+
+    peer: Ip4
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Whose an inbound SPI is, for so many seconds."""
+
+    key: PairKey
+    host: Ip4
+    lifetime: float
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
@@ -59,6 +86,60 @@ async def read_ids(request: web.Request) -> list[str]:
         if not isinstance(one, str) or not 0 < len(one) <= ID_LIMIT:
             raise BadRequestError(f'"ids" holds {json.dumps(one)[:80]}, which is not a session ID')
     return list(dict.fromkeys(ids))
+
+
+async def read_pair(request: web.Request) -> Pair:
+    """Return the pair of ``{"peer": "199.0.0.1", "spi": "0xc0de0002", "client": "10.0.0.3"}``.
+
+    A "lifetime" may be said, in seconds or like "8h".
+
+    Raises:
+        BadRequestError: the body is anything else.
+        web.HTTPRequestEntityTooLarge: longer than BODY_LIMIT.
+    """
+    body = await read_json(request)
+    key = _pair_key(body, {"client", "lifetime"})
+    lifetime = body.get("lifetime", PAIR_LIFETIME)
+    return Pair(key, _host(body, "client"), _read("lifetime", values.duration, lifetime))
+
+
+async def read_pair_key(request: web.Request) -> PairKey:
+    """Return the inbound SPI of ``{"peer": "199.0.0.1", "spi": "0xc0de0002"}``.
+
+    Raises:
+        BadRequestError: the body is anything else.
+        web.HTTPRequestEntityTooLarge: longer than BODY_LIMIT.
+    """
+    return _pair_key(await read_json(request), set())
+
+
+def _pair_key(body: dict[str, Any], more: set[str]) -> PairKey:
+    known = {"peer", "spi"} | more
+    unknown = sorted(body.keys() - known)
+    if unknown:
+        raise BadRequestError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    return PairKey(_host(body, "peer"), _spi(body.get("spi")))
+
+
+def _host(body: dict[str, Any], key: str) -> Ip4:
+    return parse_ip(_read(key, values.host_address, body.get(key)))
+
+
+def _spi(value: object) -> int:
+    number = int(value, 0) if isinstance(value, str) and _SPI.fullmatch(value) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 1 << 32:
+        text = f'spi: {values.show(value)} is not an SPI: write it as tcpdump does, for example "0xc0de0002"'
+        raise BadRequestError(text)
+    return number
+
+
+def _read(key: str, reader: Callable[[object], Any], value: object) -> Any:
+    if value is None:
+        raise BadRequestError(f"{key!r} is missing")
+    try:
+        return reader(value)
+    except InputError as error:
+        raise BadRequestError(f"{key}: {error.message}: {error.advice}") from error
 
 
 def _kind(value: object) -> str:

@@ -6,6 +6,9 @@
 | GET  /v1/sessions        | read  | vpnmasq.sessions/1, written piece by piece |
 | GET  /v1/sessions/{id}   | read  | vpnmasq.sessions/1 with the one session, or 404 |
 | POST /v1/sessions/kill   | admin | vpnmasq.kill/1; 404 when none of the IDs is known |
+| GET  /v1/pairs           | read  | vpnmasq.pairs/1: told pairs of ESP |
+| POST /v1/pairs/add       | admin | vpnmasq.pairs/1 with the one pair; 409 when refused |
+| POST /v1/pairs/delete    | admin | vpnmasq.pairs/1 with what is left; 404 when there is no such pair |
 | GET  /v1/events          | read  | vpnmasq.events/1 lines until somebody ends it |
 | POST /v1/reload          | admin | vpnmasq.reload/1; 422 with ``problems`` when the file is wrong |
 | GET  /v1/health          | read  | vpnmasq.health/1; 503 while not ready |
@@ -19,11 +22,14 @@ from itertools import islice
 
 from aiohttp import web
 
+from protocols.addr import show_ip
+from protocols.drops import HELP
+from protocols.esp.codec import show_spi
 from relay.control import schema
 from relay.control.access import Level
 from relay.control.daemon import Daemon, ReloadRefused
 from relay.control.feed import Subscription, TooManyFollowersError
-from relay.control.requests import read_ids
+from relay.control.requests import PairKey, read_ids, read_pair, read_pair_key
 from relay.metrics import CONTENT_TYPE, Exposition
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -51,6 +57,9 @@ class Routes:
             ("GET", "/v1/sessions", Level.READ, self.sessions),
             ("POST", "/v1/sessions/kill", Level.ADMIN, self.kill),
             ("GET", "/v1/sessions/{id}", Level.READ, self.session),
+            ("GET", "/v1/pairs", Level.READ, self.pairs),
+            ("POST", "/v1/pairs/add", Level.ADMIN, self.add_pair),
+            ("POST", "/v1/pairs/delete", Level.ADMIN, self.delete_pair),
             ("GET", "/v1/events", Level.READ, self.events),
             ("POST", "/v1/reload", Level.ADMIN, self.reload),
             ("GET", "/v1/health", Level.READ, self.health),
@@ -103,6 +112,30 @@ class Routes:
         """End sessions."""
         killed, unknown = self._daemon.kill(await read_ids(request))
         return answer(schema.killed(killed, unknown), status=200 if killed else 404)
+
+    async def pairs(self, _request: web.Request) -> web.StreamResponse:
+        """The pairs of ESP that we were told of."""
+        return answer(schema.pairs(self._daemon.pairs(), self._dates))
+
+    async def add_pair(self, request: web.Request) -> web.StreamResponse:
+        """Be told whose an inbound SPI is."""
+        pair = await read_pair(request)
+        key = pair.key
+        refusal = self._daemon.tell(key.peer, key.spi, pair.host, pair.lifetime)
+        if refusal is not None:
+            why = f"{refusal.value}: {HELP[refusal]}"
+            text = f"{show_ip(pair.host)} cannot own {show_spi(key.spi)} of {show_ip(key.peer)}: {why}"
+            return answer(schema.error(text, reason=refusal.value), status=409)
+        told = [one for one in self._daemon.pairs() if PairKey(one.peer, one.spi) == key]
+        return answer(schema.pairs(told, self._dates))
+
+    async def delete_pair(self, request: web.Request) -> web.StreamResponse:
+        """Believe a told pair no longer."""
+        key = await read_pair_key(request)
+        if not self._daemon.untell(key.peer, key.spi):
+            text = f"nobody has told us whose {show_spi(key.spi)} of {show_ip(key.peer)} is"
+            return answer(schema.error(text), status=404)
+        return await self.pairs(request)
 
     async def reload(self, _request: web.Request) -> web.StreamResponse:
         """Read the configuration again."""

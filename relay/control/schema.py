@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from protocols.addr import show_ip
 from protocols.esp.codec import show_spi
 from protocols.esp.contacts import EspSession
+from protocols.esp.told import Told
 from protocols.ike.association import IkeSession
 from protocols.natt.mapping import NattSession
 from protocols.sessions import Role, Session
@@ -24,6 +25,7 @@ EVENTS = "vpnmasq.events/1"
 HEALTH = "vpnmasq.health/1"
 KILL = "vpnmasq.kill/1"
 RELOAD = "vpnmasq.reload/1"
+PAIRS = "vpnmasq.pairs/1"
 ERROR = "vpnmasq.error/1"
 
 #: Seconds the wall clock may drift from the loop's before dates follow it. Less would let the same
@@ -129,6 +131,24 @@ def status(now: "Status", dates: Dates) -> Document:
         "drops": {reason.value: count for reason, count in now.drops.items() if count},
         "sockets": [dict(one) for one in now.sockets],
         "attention": list(now.attention),
+    }
+
+
+def pairs(told: Iterable[Told], dates: Dates) -> Document:
+    """Pairs of ESP as they were told; ``client`` is the inside host that owns the inbound SPI."""
+    now = dates.clock()
+    return {
+        "schema": PAIRS,
+        "pairs": [
+            {
+                "peer": show_ip(one.peer),
+                "spi": show_spi(one.spi),
+                "client": show_ip(one.host),
+                "until": dates.show(one.until),
+                "remaining_seconds": _span(now, one.until),
+            }
+            for one in told
+        ],
     }
 
 

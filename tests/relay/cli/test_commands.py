@@ -33,6 +33,7 @@ def served() -> Iterator[Served]:
         pytest.param(["status"], "/v1/status", id="status"),
         pytest.param(["sessions"], "/v1/sessions", id="sessions"),
         pytest.param(["sessions", "show", "p1"], "/v1/sessions/p1", id="show"),
+        pytest.param(["pair", "list"], "/v1/pairs", id="pairs"),
         pytest.param(["health"], "/v1/health", id="health"),
     ],
 )
@@ -210,3 +211,55 @@ def test_a_reader_that_leaves_is_no_failure() -> None:
         with running.stderr as errors:
             assert errors.read() == ""
         assert running.wait(BOUND) == Exit.DONE
+
+
+# -- told pairs of ESP ------------------------------------------------------------------------------------
+
+
+def test_a_pair_is_told_listed_and_taken_back(served: Served) -> None:
+    def pair(*arguments: str) -> str:
+        return vpnmasq("--socket", served.path, "pair", *arguments).stdout
+
+    assert pair("list") == "no pairs\n"
+    told = pair("add", "199.0.0.1", "0xC0DE0002", "10.0.0.3", "--lifetime", "1h")
+    assert told == "0xc0de0002 of 199.0.0.1 is 10.0.0.3's for 1h 0m\n"
+    lines = pair("list").splitlines()
+    assert [line.split() for line in lines] == [
+        ["PEER", "SPI", "CLIENT", "FOR"],
+        ["199.0.0.1", "0xc0de0002", "10.0.0.3", "1h", "0m"],
+    ]
+    assert pair("del", "199.0.0.1", "0xc0de0002") == "0xc0de0002 of 199.0.0.1 is no longer told\n"
+    assert pair("list") == "no pairs\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        pytest.param(["add", "199.0.0.1", "c0de", "10.0.0.3"], Exit.USAGE, "not an SPI", id="spi"),
+        pytest.param(["add", "199.0.0.1", "0xc0de", "10.9.9.9"], Exit.FAILED, "no-rule", id="no-rule"),
+        pytest.param(
+            ["del", "199.0.0.1", "0xc0de"], Exit.NOTHING_MATCHED, "nobody has told us", id="unknown"
+        ),
+    ],
+)
+def test_a_pair_that_makes_no_sense_is_explained(
+    served: Served, arguments: list[str], status: Exit, text: str
+) -> None:
+    done = vpnmasq("--socket", served.path, "pair", *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert text in done.stderr
+
+
+def test_told_pairs_are_completed(served: Served) -> None:
+    vpnmasq("--socket", served.path, "pair", "add", "199.0.0.1", "0xc0de", "10.0.0.3")
+    vpnmasq("--socket", served.path, "pair", "add", "199.0.0.9", "0x77", "10.0.0.3")
+
+    def completed(typed: str) -> list[str]:
+        words = f"vpnmasq --socket {served.path} pair del {typed}"
+        asked = environment(
+            _VPNMASQ_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1)
+        )
+        return vpnmasq(env=asked).stdout.split()
+
+    assert completed("199") == ["plain,199.0.0.1", "plain,199.0.0.9"]
+    assert completed("199.0.0.9 0x") == ["plain,0x00000077"]

@@ -13,8 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from protocols.addr import parse_ip
+from protocols.addr import Ip4, parse_ip, show_ip
 from protocols.drops import Reason
+from protocols.esp.told import Told, ToldPairs
 from protocols.sessions import Role, Session, State, Traffic
 from relay.control.daemon import Counted, ReloadRefused, RuleStatus, SocketStatus, Status, WanStatus
 from relay.control.feed import Feed, Subscription
@@ -50,6 +51,7 @@ class StandIn:
 
     def __init__(self, sessions: Iterable[Session] = (), *, limit: int = 2000) -> None:
         self.table = {one.id: one for one in sessions}
+        self.told = ToldPairs()
         self.now = 234.0
         self.state = "ready"
         self.feed = Feed(self.clock, limit=limit)
@@ -89,6 +91,18 @@ class StandIn:
     def kill(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
         killed = [one for one in ids if self.table.pop(one, None)]
         return killed, [one for one in ids if one not in killed]
+
+    def pairs(self) -> Sequence[Told]:
+        return self.told.all()
+
+    def tell(self, peer: Ip4, spi: int, host: Ip4, lifetime: float) -> Reason | None:
+        if show_ip(host) == "10.9.9.9":
+            return Reason.NO_RULE
+        self.told.add(Told(peer, spi, host, self.now + lifetime))
+        return None
+
+    def untell(self, peer: Ip4, spi: int) -> bool:
+        return self.told.remove(peer, spi) is not None
 
     async def reload(self) -> list[str]:
         result = self.reloads.pop(0)

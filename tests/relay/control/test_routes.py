@@ -150,6 +150,63 @@ def test_every_refusal_is_a_document(
     assert text in document["error"]
 
 
+# -- told pairs of ESP ------------------------------------------------------------------------------------
+
+PAIR = {"peer": "199.0.0.1", "spi": "0xC0DE0002", "client": "10.0.0.3"}
+
+
+def tell(served: Served, **changes: object) -> tuple[int, dict[str, Any]]:
+    return served.ask("POST", "/v1/pairs/add", json.dumps(PAIR | changes).encode())
+
+
+def test_a_pair_is_told_listed_and_taken_back(served: Served) -> None:
+    status, document = tell(served, lifetime="1h30m")
+    (one,) = document["pairs"]
+    assert (status, document["schema"]) == (200, "vpnmasq.pairs/1")
+    assert one.pop("until").endswith("Z")
+    assert one == PAIR | {"spi": "0xc0de0002", "remaining_seconds": 5400.0}
+    assert tell(served, spi=0x900)[1]["pairs"][0]["remaining_seconds"] == 28800.0
+    listed = served.ask("GET", "/v1/pairs")[1]["pairs"]
+    assert [each["spi"] for each in listed] == ["0xc0de0002", "0x00000900"]
+    gone = json.dumps({"peer": "199.0.0.1", "spi": 0xC0DE0002}).encode()
+    assert [each["spi"] for each in served.ask("POST", "/v1/pairs/delete", gone)[1]["pairs"]] == [
+        "0x00000900"
+    ]
+    status, document = served.ask("POST", "/v1/pairs/delete", gone)
+    assert (status, document["error"]) == (404, "nobody has told us whose 0xc0de0002 of 199.0.0.1 is")
+
+
+def test_a_pair_that_no_rule_allows_is_refused_with_the_reason(served: Served) -> None:
+    status, document = tell(served, client="10.9.9.9")
+    assert (status, document["reason"]) == (409, "no-rule")
+    assert document["error"].startswith("10.9.9.9 cannot own 0xc0de0002 of 199.0.0.1: no-rule: ")
+
+
+BAD_PAIRS = [
+    pytest.param({"peer": None}, "'peer' is missing", id="no-peer"),
+    pytest.param({"peer": "example.org"}, "names are not looked up", id="name"),
+    pytest.param({"client": "10.0.0.0/24"}, "one address is wanted", id="network"),
+    pytest.param({"spi": 0}, "not an SPI", id="zero"),
+    pytest.param({"spi": 1 << 32}, "not an SPI", id="33-bits"),
+    pytest.param({"spi": "0xc0de00021"}, "not an SPI", id="nine-digits"),
+    pytest.param({"spi": "c0de0002"}, "not an SPI", id="no-0x"),
+    pytest.param({"spi": "010"}, "not an SPI", id="octal"),
+    pytest.param({"spi": True}, "not an SPI", id="boolean"),
+    pytest.param({"spi": None}, "not an SPI", id="no-spi"),
+    pytest.param({"lifetime": "soon"}, "not a time", id="lifetime"),
+    pytest.param({"lifetime": -1}, "above zero", id="past"),
+    pytest.param({"for": "1h"}, "unknown key 'for'", id="unknown-key"),
+]
+
+
+@pytest.mark.parametrize(("changes", "text"), BAD_PAIRS)
+def test_a_bad_pair_is_explained(served: Served, changes: dict[str, object], text: str) -> None:
+    status, document = tell(served, **changes)
+    assert (status, document["schema"]) == (400, "vpnmasq.error/1")
+    assert text in document["error"]
+    assert served.daemon.pairs() == []
+
+
 def test_health_follows_the_state(served: Served) -> None:
     assert served.ask("GET", "/v1/health") == (
         200,
