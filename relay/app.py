@@ -23,6 +23,7 @@ from protocols.admission import Addresses
 from protocols.gateway import Gateway
 from protocols.policy import Policy
 from relay import addresses, config, logs, privileges, systemd
+from relay.announce import announce
 from relay.aside import aside
 from relay.cli.exits import Exit
 from relay.config import ConfigError, Settings
@@ -64,6 +65,8 @@ def main(options: RunOptions) -> int:
         settings = _load(options)
         wanted = settings.config
         logs.configure(wanted.log.level, wanted.log.format)
+        announce(settings)
+        privileges.take_up()
         missing = privileges.missing(Capability[name] for name in needed_capabilities(wanted))
         if missing:
             return _complain(Exit.NO_PRIVILEGE, *privileges.explain(missing).splitlines())

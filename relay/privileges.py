@@ -58,9 +58,25 @@ _PURPOSE: Final = {
 
 
 def missing(needed: Iterable[Capability]) -> list[Capability]:
-    """Those of the capabilities that this thread does not have in effect, in the order of their numbers."""
-    effective = _capabilities("CapEff")
-    return sorted(capability for capability in set(needed) if not effective >> capability & 1)
+    """Those of the capabilities that this thread may not use, in the order of their numbers."""
+    permitted = _capabilities("CapPrm")
+    return sorted(capability for capability in set(needed) if not permitted >> capability & 1)
+
+
+def take_up() -> None:
+    """Use what we may use: to be called before anything that takes a capability.
+
+    A program that has its capabilities from its file (setcap, as in our container image) is permitted them,
+    and none is in effect until it says so. nft, which has no such file, inherits CAP_NET_ADMIN.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    permitted = _capabilities("CapPrm")
+    if _capabilities("CapEff") == permitted:
+        return
+    _capset(permitted, permitted & _bits(_INHERITED))
+    _raise_ambient()
 
 
 def explain(lacking: Iterable[Capability]) -> str:
@@ -87,12 +103,9 @@ def keep_only(kept: Set[Capability] = KEPT) -> None:
     permitted = _capabilities("CapPrm") & _bits(kept)
     if _capabilities("CapEff") >> _CAP_SETPCAP & 1:  # without it we gain nothing by exec either
         _bound(_bits(kept))
-    inheritable = permitted & _bits(_INHERITED)
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _capset(permitted, inheritable)
-    for bit in range(_MOST):
-        if inheritable >> bit & 1:
-            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, bit)
+    _capset(permitted, permitted & _bits(_INHERITED))
+    _raise_ambient()
 
 
 def raise_open_files(wanted: int) -> int:
@@ -110,6 +123,14 @@ def raise_open_files(wanted: int) -> int:
         wanted = hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
+
+
+def _raise_ambient() -> None:
+    """Let programs that we start have what is inheritable."""
+    inheritable = _capabilities("CapInh")
+    for bit in range(_MOST):
+        if inheritable >> bit & 1:
+            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, bit)
 
 
 def _be_alone() -> None:

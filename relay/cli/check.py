@@ -13,7 +13,7 @@ import click
 from relay import addresses, privileges
 from relay.cli.exits import Exit
 from relay.config import ConfigError, Problem, Settings, load, unserved
-from relay.config.capabilities import needed_capabilities
+from relay.config.capabilities import Way, needed_capabilities, ways
 from relay.config.cautions import address_cautions, cautions
 from relay.config.firewall import Advice, firewall_lines
 from relay.config.interfaces import lan_interfaces
@@ -34,6 +34,8 @@ class Report:
     #: Capability, and why it is needed.
     needed: dict[str, str]
     missing: tuple[str, ...]
+    #: What can be done with the privileges of this process, and of what is lacking for it.
+    ways: tuple[tuple[Way, tuple[str, ...]], ...]
     firewall: Advice
 
 
@@ -97,14 +99,19 @@ def examine(settings: Settings) -> Report:
     if wan not in (_WAN, *absent) and settings.config.wan.address == "auto":
         warnings += address_cautions(settings.config, addresses.interface(wan).address)
     needed = needed_capabilities(settings.config)
-    missing = privileges.missing(privileges.Capability[name] for name in needed)
     return Report(
         settings=settings,
         warnings=tuple(warnings),
         needed=needed,
-        missing=tuple(capability.name for capability in missing),
+        missing=_missing(needed),
+        ways=tuple((way, _missing(way.takes)) for way in ways()),
         firewall=firewall_lines(settings.config, wan, lan),
     )
+
+
+def _missing(names: Iterable[str]) -> tuple[str, ...]:
+    lacking = privileges.missing(privileges.Capability[name] for name in names)
+    return tuple(capability.name for capability in lacking)
 
 
 def document(settings: Settings | None, problems: Iterable[Problem], report: Report | None) -> dict[str, Any]:
@@ -127,6 +134,12 @@ def document(settings: Settings | None, problems: Iterable[Problem], report: Rep
         "privileges": [
             {"capability": name, "reason": reason, "present": name not in report.missing}
             for name, reason in report.needed.items()
+        ]
+        if report
+        else [],
+        "allowed": [
+            {"way": way.name, "meaning": way.meaning, "allowed": not lacking, "missing": list(lacking)}
+            for way, lacking in report.ways
         ]
         if report
         else [],
@@ -160,6 +173,10 @@ def show(report: Report) -> None:
         click.echo(f"  {name}: {reason} ({have})")
     if report.missing:
         click.echo("  Run the daemon as root, or give it these capabilities; check itself needs none.")
+    click.echo("\nWith the privileges of this process:")
+    for way, lacking in report.ways:
+        can = f"no, it takes {' and '.join(lacking)}" if lacking else "yes"
+        click.echo(f"  {way.name} ({way.meaning}): {can}")
     _show_firewall(report.firewall)
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -1,9 +1,32 @@
-"""The privileges that a configuration needs (capabilities(7)), and why."""
+"""The privileges that a configuration needs (capabilities(7)), and why; and what others are enough for."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 from relay.config.models import Config
 
-#: ip(7): ports below need a privilege, unless net.ipv4.ip_unprivileged_port_start says otherwise.
-_PRIVILEGED = 1024
+#: ip(7): where in the file system of a network namespace is said which ports need a privilege.
+_FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_USUAL = 1024
+#: IKE, the lowest port that a rule for IPsec takes.
+_IKE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of working, and the capabilities it takes."""
+
+    name: str
+    meaning: str
+    takes: tuple[str, ...]
+
+
+def first_unprivileged_port() -> int:
+    """Return the lowest port that anybody may use in this network namespace; runtimes make it 0 in theirs."""
+    try:
+        return int(_FIRST_UNPRIVILEGED.read_text())
+    except (OSError, ValueError):
+        return _USUAL
 
 
 def needed_capabilities(config: Config) -> dict[str, str]:
@@ -13,17 +36,31 @@ def needed_capabilities(config: Config) -> dict[str, str]:
     router += [rule.name for rule in config.expose if rule.source == "keep"]
     if router:
         needed["CAP_NET_ADMIN"] = f"policy routing and foreign addresses, for {', '.join(router)}"
-    if low := _low_ports(config):
-        needed["CAP_NET_BIND_SERVICE"] = f"ports below {_PRIVILEGED}: {', '.join(low)}"
+    first = first_unprivileged_port()
+    if low := _low_ports(config, first):
+        needed["CAP_NET_BIND_SERVICE"] = f"ports below {first}: {', '.join(low)}"
     return needed
 
 
-def _low_ports(config: Config) -> list[str]:
-    low = [rule.listen for rule in config.forward if not rule.listen.startswith("ip/")]
-    low = [listen for listen in low if int(listen.partition("/")[2]) < _PRIVILEGED]
+def ways() -> tuple[Way, ...]:
+    """Return what there is to be allowed here, the most modest first."""
+    low = ("CAP_NET_BIND_SERVICE",) if first_unprivileged_port() > _IKE else ()
+    return (
+        Way("relay style", 'masquerade with listen, expose with source = "gateway"', ("CAP_NET_RAW",)),
+        Way(
+            "router style",
+            'masquerade without listen, expose with source = "keep"',
+            ("CAP_NET_RAW", "CAP_NET_ADMIN"),
+        ),
+        Way("IPsec", "its ports 500 and 4500, in either style", ("CAP_NET_RAW", *low)),
+    )
+
+
+def _low_ports(config: Config, first: int) -> list[str]:
+    ports = [rule.listen for rule in config.forward if not rule.listen.startswith("ip/")]
     protocols = [rule.proto for rule in config.masquerade] + [rule.proto for rule in config.expose]
     if any("ipsec" in proto for proto in protocols):
-        low += ["udp/500", "udp/4500"]
-    if config.api.http and int(config.api.http.partition(":")[2]) < _PRIVILEGED:
-        low.append(f"tcp/{config.api.http.partition(':')[2]}")
-    return low
+        ports += ["udp/500", "udp/4500"]
+    if config.api.http:
+        ports.append(f"tcp/{config.api.http.partition(':')[2]}")
+    return [port for port in ports if int(port.partition("/")[2]) < first]

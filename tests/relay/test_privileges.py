@@ -81,6 +81,32 @@ def test_a_user_with_ambient_capabilities_keeps_them_and_its_programs_get_net_ad
     assert lacking == ["CAP_NET_BIND_SERVICE"]
 
 
+#: As a runtime starts a program whose file has capabilities, permitted and not in effect (setcap =p).
+PERMITTED_BY_ITS_FILE = f"""
+import ctypes, os, struct, relay.privileges as p
+p._prctl(8, 1)
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+data = struct.pack("=IIIIII", 0, 0x3000, 0, 0, 0, 0)
+assert p._libc.capset(struct.pack("=Ii", p._VERSION_3, 0), data) == 0
+"""
+
+
+@ROOT
+def test_what_the_programs_file_permits_is_not_missing_and_can_be_taken_up() -> None:
+    own, child, lacking = after(PERMITTED_BY_ITS_FILE)
+    assert (own["CapEff"], own["CapPrm"], child["CapEff"]) == (0, ADMIN | RAW, 0)
+    assert lacking == ["CAP_NET_BIND_SERVICE"]
+    own, child, lacking = after(PERMITTED_BY_ITS_FILE + "p.take_up()")
+    assert own["CapEff"] == own["CapPrm"] == ADMIN | RAW
+    assert child["CapEff"] == child["CapPrm"] == ADMIN
+
+
+@ROOT
+def test_root_has_nothing_to_take_up() -> None:
+    before, _, _ = after("")
+    assert after("import relay.privileges as p; p.take_up()")[0] == before
+
+
 @ROOT
 def test_what_is_given_up_cannot_be_had_again() -> None:
     own, child, lacking = after("keep_only({Capability.CAP_NET_RAW})")

@@ -204,7 +204,33 @@ def _read_all(descriptor: int) -> str:
 
 
 def test_missing_privileges_are_named(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show(replace(examine(load(path)), missing=("CAP_NET_RAW",)))
+    report = examine(load(path))
+    lacking = tuple((way, way.takes[1:2]) for way, _ in report.ways)
+    show(replace(report, missing=("CAP_NET_RAW",), ways=lacking))
     printed = capsys.readouterr().out
     assert "CAP_NET_RAW: GRE, ESP and IPsec's UDP by raw sockets (MISSING HERE)" in printed
     assert "Run the daemon as root" in printed
+    assert 'relay style (masquerade with listen, expose with source = "gateway"): yes' in printed
+    assert 'source = "keep"): no, it takes CAP_NET_ADMIN' in printed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving up capabilities needs some to begin with: root")
+@pytest.mark.parametrize(
+    ("dropped", "allowed"),
+    [
+        pytest.param(
+            "-net_bind_service", {"relay style": True, "router style": True, "IPsec": False}, id="bind"
+        ),
+        pytest.param("-net_admin", {"relay style": True, "router style": False, "IPsec": True}, id="admin"),
+        pytest.param("-net_raw", {"relay style": False, "router style": False, "IPsec": False}, id="raw"),
+    ],
+)
+def test_what_the_privileges_of_the_process_allow(path: Path, dropped: str, allowed: dict[str, bool]) -> None:
+    limited = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
+    argv = [*limited, sys.executable, "-m", "relay", "check", "-c", str(path), "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {entry["way"]: entry["allowed"] for entry in document["allowed"]} == allowed
+    name = f"CAP_{dropped.removeprefix('-').upper()}"
+    assert all(name in entry["missing"] for entry in document["allowed"] if not entry["allowed"])

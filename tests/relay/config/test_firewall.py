@@ -116,3 +116,14 @@ def test_low_ports_need_net_bind_service() -> None:
     assert needed("forward=tcp/8080 -> 10.0.0.2") == {"CAP_NET_RAW"}
     assert needed("expose=10.0.0.2 ipsec source gateway") == both
     assert needed("api.http=127.0.0.1:80") == both
+
+
+def test_where_a_runtime_opens_low_ports_to_everybody_they_need_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysctl = tmp_path / "ip_unprivileged_port_start"
+    monkeypatch.setattr("relay.config.capabilities._FIRST_UNPRIVILEGED", sysctl)
+    sysctl.write_text("0\n")
+    assert needed("expose=10.0.0.2 ipsec source gateway") == {"CAP_NET_RAW"}
+    sysctl.unlink()
+    assert needed("expose=10.0.0.2 ipsec source gateway") == {"CAP_NET_RAW", "CAP_NET_BIND_SERVICE"}
