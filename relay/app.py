@@ -37,6 +37,7 @@ from relay.datapath import Datapath, Observer
 from relay.interceptor import Interceptor
 from relay.kernel import KernelError
 from relay.lock import Held, hold, hold_name
+from relay.mender import Mender
 from relay.options import RunOptions
 from relay.plan import Plan
 from relay.privileges import Capability
@@ -175,7 +176,9 @@ class Daemon:
         await service.station.open(self._plan)
         self._interceptor = Interceptor(settings, lan_interfaces, interface)
         house.push_async_callback(self._interceptor.remove)
-        service.attention += await self._interceptor.install(self._plan, policy.lan_networks)
+        service.attention = self._interceptor.attention
+        await self._interceptor.install(self._plan, policy.lan_networks)
+        house.enter_context(Mender(self._interceptor, self._tasks.create_task))
         house.callback(service.feed.close, "the gateway stops")
         await house.enter_async_context(ControlServer(service, _api_options(self._settings)))
         house.enter_context(Ticker(_REPORT, service.report_drops))
@@ -285,7 +288,7 @@ class Daemon:
         plan = Plan.of(policy, self._addresses.wan)
         await service.station.change(plan)
         # Also when the plan is the same: the networks may differ, and our table may have been flushed.
-        service.attention = await self._interceptor.install(plan, policy.lan_networks)
+        await self._interceptor.install(plan, policy.lan_networks)
         self._plan = plan
         service.policy = policy
         service.datapath.perform(service.gateway.reload(policy, now=service.clock()))

@@ -1,6 +1,9 @@
 """What stands in the kernel while we run: the routing that brings us LAN traffic, and our nftables table."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -16,53 +19,112 @@ from relay.rules.interception import Interception, Traffic, ipsec_traffic, pptp_
 
 _log = structlog.get_logger("vpnmasq.kernel")
 
+_PUT_BACK: Final = (
+    "it was put back, but packets were lost meanwhile: let firewall scripts flush only their own tables, and "
+    "systemd-networkd leave the rules of others (ManageForeignRoutingPolicyRules=no)"
+)
+
 
 class Interceptor:
-    """Puts a plan into the kernel, and takes it out again."""
+    """Puts a plan into the kernel, takes it out again, and puts back what others take."""
 
     def __init__(self, settings: Config, lan_interfaces: Sequence[str], wan_interface: str) -> None:
         self._settings = settings
         self._lan = tuple(lan_interfaces)
         self._wan = wan_interface
-        self._routed = False
         self._took_over = False
+        #: One change at a time, and none after the last.
+        self._changing = asyncio.Lock()
+        self._removed = False
+        #: What stands in the kernel, and the table as the kernel shows it.
+        self._routing: Interception | None = None
         self._table: nft.Table | None = None
+        self._listing: str | None = None
+        #: How often others have taken it.
+        self._taken: Counter[str] = Counter()
+        #: What to tell the operator now; always the same list.
+        self.attention: list[str] = []
 
-    async def install(self, plan: Plan, lan_networks: Sequence[Network]) -> list[str]:
-        """Make the kernel do what the plan needs, changing only what differs; what to tell the operator.
+    async def install(self, plan: Plan, lan_networks: Sequence[Network]) -> None:
+        """Make the kernel do what the plan needs, changing only what differs; nothing after ``remove``.
 
         Raises:
             KernelError: routing cannot be set up, and without it the plan does not work.
         """
+        async with self._changing:
+            if not self._removed:
+                await self._install(plan, lan_networks)
+
+    async def _install(self, plan: Plan, lan_networks: Sequence[Network]) -> None:
+        self._taken.clear()  # whoever changes something here has read what there was to say
         # Also when nothing is to be intercepted: a crash may have left rules of another plan.
         if not privileges.missing({Capability.CAP_NET_ADMIN}):
-            await aside(routing.install, self._interception(plan, lan_networks))
-            self._routed = True
+            wanted = self._interception(plan, lan_networks)
+            await aside(routing.install, wanted)
+            self._routing = wanted
             await self._forget(plan)
-        settings = self._settings
-        table = self._wanted(plan, lan_networks)
+        table, lacking = self._wanted(plan, lan_networks), []
         try:
-            # A firewall that is loaded anew often flushes everybody's tables.
-            if table != self._table or not await aside(nft.installed, settings.name):
-                await aside(nft.install, table)
+            if table != self._table or not await self._stands():
+                await self._write(table)
         except KernelError as error:
             _log.warning("no nftables table", error=str(error))
             also = ", and IKE messages in fragments do not arrive whole" if plan.ipsec else ""
             lost = f"conntrack sees our packets, and ICMP errors from the LAN are not translated{also}"
-            return [f"{lost}: {error}"]
-        self._table = table
-        return []
+            lacking = [f"{lost}: {error}"]
+        self._tell(lacking)
 
-    async def _forget(self, plan: Plan) -> None:
-        """When IPsec begins to come to us, or ends to: what conntrack remembers would keep it away."""
-        if (plan.ipsec is not None) != self._took_over:
-            await _forget_ipsec()
-        self._took_over = plan.ipsec is not None
+    async def mend(self) -> None:
+        """Put back what others have taken: a firewall that is loaded anew, a network manager."""
+        async with self._changing:
+            if self._removed:
+                return
+            try:
+                await self._mend()
+            except KernelError as error:
+                _log.error("what another program took cannot be put back", error=str(error))
+                self._tell([f"what another program took cannot be put back: {error}"])
+
+    async def _mend(self) -> None:
+        taken: list[str] = []
+        if self._routing is not None and (await aside(routing.install, self._routing)).added:
+            taken.append("routing rules")
+            if self._took_over:  # meanwhile the router's own masquerading has carried it
+                await _forget_ipsec()
+        if self._table is not None and not await self._stands():
+            await self._write(self._table)
+            taken.append("nftables table")
+        if taken:
+            self._taken.update(taken)
+            _log.warning("put back what another program took", taken=taken)
+            self._tell([])
+
+    def _tell(self, lacking: list[str]) -> None:
+        times = [f"the {what} {count} time{'s' * (count > 1)}" for what, count in self._taken.items()]
+        self.attention[:] = lacking
+        if times:
+            self.attention.append(f"another program took away {' and '.join(times)}; {_PUT_BACK}")
+
+    async def _stands(self) -> bool:
+        return self._listing is not None and await aside(nft.listing, self._settings.name) == self._listing
+
+    async def _write(self, table: nft.Table) -> None:
+        await aside(nft.install, table)
+        self._table, self._listing = table, await aside(nft.listing, self._settings.name)
 
     async def remove(self) -> None:
-        """Leave the kernel as it was."""
-        for done, remove in ((self._routed, routing.remove), (self._table is not None, nft.remove)):
-            if not done:
+        """Leave the kernel as it was, for good."""
+        async with self._changing:
+            self._removed = True
+            await self._remove()
+
+    async def _remove(self) -> None:
+        standing = (
+            (self._routing is not None, routing.remove),
+            (self._table is not None, nft.remove),
+        )
+        for stands, remove in standing:
+            if not stands:
                 continue
             try:
                 await aside(remove, self._settings.name)
@@ -70,6 +132,12 @@ class Interceptor:
                 _log.error("left behind in the kernel", error=str(error))
         if self._took_over:
             await _forget_ipsec()
+
+    async def _forget(self, plan: Plan) -> None:
+        """When IPsec begins to come to us, or ends to: what conntrack remembers would keep it away."""
+        if (plan.ipsec is not None) != self._took_over:
+            await _forget_ipsec()
+        self._took_over = plan.ipsec is not None
 
     def _wanted(self, plan: Plan, lan_networks: Sequence[Network]) -> nft.Table:
         settings, ipsec = self._settings, plan.ipsec

@@ -87,14 +87,18 @@ def remove(instance: str) -> None:
     _nft(f"add table ip {name}\ndelete table ip {name}\n", "remove the nftables table")
 
 
-def installed(instance: str) -> bool:
-    """Whether the table is there: a firewall that is reloaded often flushes the tables of others too.
+def listing(instance: str) -> str | None:
+    """The table as the kernel has it, in nft's words; None when it is not there.
+
+    Equal as long as nobody changes it: a firewall that is reloaded often flushes the tables of others too.
 
     Raises:
         KernelError: nft is missing or forbidden.
     """
-    listed = _nft("list tables ip\n", "list the nftables tables")
-    return f"table ip {table_name(instance)}" in listed.splitlines()
+    name = table_name(instance)
+    if f"table ip {name}" not in _nft("list tables ip\n", "list the nftables tables").splitlines():
+        return None
+    return _nft(f"list table ip {name}\n", "list the nftables table")
 
 
 def script(table: Table) -> str:

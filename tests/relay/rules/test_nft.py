@@ -74,10 +74,10 @@ def test_installed_and_removed_beside_the_users_tables(box: Namespace) -> None:
     box.sh("nft -f -", stdin=FIREWALL)
     before = box.sh("nft list ruleset")
     nft.install(TABLE)
-    assert nft.installed("vpnmasq")
+    assert nft.listing("vpnmasq")
     assert before in box.sh("nft list ruleset")
     nft.remove("vpnmasq")
-    assert not nft.installed("vpnmasq")
+    assert nft.listing("vpnmasq") is None
     assert box.sh("nft list ruleset") == before
 
 
@@ -99,9 +99,9 @@ def test_removing_what_was_never_there_is_no_error(box: Namespace) -> None:
 def test_instances_have_tables_of_their_own(box: Namespace) -> None:
     nft.install(TABLE)
     nft.install(replace(TABLE, instance="second"))
-    assert not nft.installed("third")
+    assert nft.listing("third") is None
     nft.remove("second")
-    assert nft.installed("vpnmasq")
+    assert nft.listing("vpnmasq")
 
 
 def test_a_saved_ruleset_loads_again_and_means_the_same(box: Namespace) -> None:
@@ -109,14 +109,14 @@ def test_a_saved_ruleset_loads_again_and_means_the_same(box: Namespace) -> None:
     saved = box.sh("nft list ruleset")
     assert saved.count("ip protocol gre") == 1
     box.sh("nft flush ruleset")
-    assert not nft.installed("vpnmasq")
+    assert nft.listing("vpnmasq") is None
     box.sh("nft -f -", stdin=saved)
     assert box.sh("nft list ruleset") == saved
 
 
 def test_lan_and_wan_may_be_one_interface(box: Namespace) -> None:
     nft.install(replace(TABLE, lan_interfaces=("eth0", "eth2"), wan_interface="eth0"))
-    assert nft.installed("vpnmasq")
+    assert nft.listing("vpnmasq")
 
 
 @pytest.mark.parametrize("name", ['e"', "e*", "e\\"])
