@@ -4,7 +4,8 @@ Default deny. Direction is decided by the side a connection came in on, never by
 addresses then have to fit the side (RFC 1812 §5.3.7/8).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from protocols.actions import Side
 from protocols.addr import UNSPECIFIED, Ip4, contains, is_martian
@@ -44,6 +45,10 @@ class Admission:
     def __init__(self, policy: Policy, addresses: Addresses) -> None:
         self.policy = policy
         self.addresses = addresses
+
+    def at(self, wan: Ip4) -> Self:
+        """The same rules, as if this were the public address."""
+        return type(self)(self.policy, replace(self.addresses, wan=wan))
 
     def source_fault(self, side: Side, source: int) -> Reason | None:
         """Why nothing may come from ``source`` on this side; None when it may."""

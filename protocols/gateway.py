@@ -181,6 +181,8 @@ class Gateway:
         return [drop, Send(tcp.reset_for(packet), Ip4(header.src))]
 
     def _unknown(self, header: ipv4.Header, call_id: int) -> Reason:
+        if self._admission.addresses.wan is None:
+            return Reason.NO_ADDRESS
         if self._pptp.ids.taken(Ip4(header.src), Ip4(header.dst), call_id):
             return Reason.CALL_ENDED
         return Reason.UNKNOWN_CALL if self._flows.sends(header.src) else Reason.STRANGER
@@ -235,9 +237,23 @@ class Gateway:
         return self._reconsider(now)
 
     def address_changed(self, addresses: Addresses, *, now: float) -> list[Action]:
-        """Use these addresses from now on; sessions bound to a lost one end, and their ends are told."""
+        """Use these addresses from now on.
+
+        Sessions bound to a lost one end, and their ends are told, as far as ``Policy.on_change`` says so.
+        """
         self._admission.addresses = addresses
         return self._reconsider(now)
+
+    def awaited(self) -> Ip4 | None:
+        """A peer that something is to be sent to again; None when ``resend`` has nothing to do."""
+        return self._pptp.awaited() or self.udp.awaited()
+
+    def resend(self, *, now: float) -> list[Action]:
+        """Send from the public address of now what nobody has answered yet (ip_dynaddr's rule).
+
+        To be called after ``address_changed``, as soon as there is a way to ``awaited``.
+        """
+        return self._count([*self._pptp.redial(now=now), *self.udp.resend(now=now)])
 
     def _reconsider(self, now: float) -> list[Action]:
         pptp = self._pptp.reconsider(now=now)

@@ -83,6 +83,17 @@ class PptpTimers:
     ghost: float = 240.0
 
 
+class OnChange(Enum):
+    """What becomes of sessions when the public address changes (HOWTO §3.7).
+
+    CLOSE  those that the change has broken end at once, and their ends are told; those that can move, do
+    KEEP   all that can move do, and without an address they wait for one
+    """
+
+    CLOSE = "close"
+    KEEP = "keep"
+
+
 class Pairing(Enum):
     """How inbound ESP is given to one of several hosts that talk to the same peer (HOWTO §6.2).
 
@@ -115,6 +126,8 @@ class Ipsec:
     #: How long, and how many, first messages wait that begin with another host's cookie.
     hold: float = 10.0
     most_held: int = 64
+    #: How many first messages are kept until they are answered, to be sent again from another address.
+    most_outstanding: int = 1024
     #: IKE SAs remembered for each inside host and peer, and of these such as the host has not answered.
     most_associations: int = 32
     most_unanswered: int = 8
@@ -159,6 +172,7 @@ class Policy:
     masquerade: tuple[Masquerade, ...] = ()
     expose: tuple[Expose, ...] = ()
     refuse: Refuse = Refuse.RESET
+    on_change: OnChange = OnChange.CLOSE
     limits: Limits = field(default_factory=Limits)
     pptp: PptpTimers = field(default_factory=PptpTimers)
     ipsec: Ipsec = field(default_factory=Ipsec)

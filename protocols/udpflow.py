@@ -150,6 +150,14 @@ class IpsecUdp:
         """End what the rules and addresses of now do not allow."""
         return self.ike.reconsider(now=now) + self.natt.reconsider(now=now)
 
+    def awaited(self) -> Ip4 | None:
+        """A peer whose first answer somebody waits for."""
+        return self.ike.awaited() or self.natt.awaited()
+
+    def resend(self, *, now: float) -> list[Action]:
+        """Send first messages that nobody has answered again, from the public address of now."""
+        return self.ike.resend(now=now) + self.natt.resend(now=now)
+
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
         parts = (self.ike.next_deadline(), self.natt.next_deadline(), self._disguises.next_deadline())

@@ -317,6 +317,7 @@ class Daemon:
             return
         self._addresses = found
         service.datapath.perform(service.gateway.address_changed(found, now=service.clock()))
+        service.datapath.perform(service.gateway.resend(now=service.clock()))
         if found.wan == old.wan:
             return
         shown = None if found.wan is None else show_ip(found.wan)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from protocols.actions import Side
-from protocols.pptp.tracker import PORT
+from protocols.pptp.codes import PORT
 from relay.datapath import Datapath
 from relay.kernel import KernelError, refused
 from relay.plan import Plan

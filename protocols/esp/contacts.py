@@ -78,6 +78,8 @@ class Contact:
     inbound: "tuple[Inbound, ...]" = ()
     #: When it sent, while that may be of use.
     acts: Activity | None = None
+    #: Whether its flows wait for a public address.
+    parked: bool = False
     #: Packets that the fast lane had carried when last looked at.
     sampled: int = 0
     sampled_at: float = 0.0

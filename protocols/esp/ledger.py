@@ -148,6 +148,27 @@ class Ledger:
         self._trim()
         return [SessionClosed(session, why)]
 
+    def move(self, contact: Contact) -> None:
+        """Let the contact's flows go by the public address of now; while there is none they wait."""
+        session, wan = contact.session, self.admission.addresses.wan
+        assert session is not None
+        inbound = [i.flow for i in contact.inbound if i.flow is not None]
+        for flow in (*contact.outbound, *inbound):
+            self.flows.remove(flow)
+        contact.parked = wan is None
+        if wan is None:
+            return
+        session.gateway = wan
+        for flow in contact.outbound:
+            flow.source = wan
+            self.flows.know(flow)
+        for flow in inbound:
+            flow.addressed = wan
+            self.flows.add(flow)
+        for opening in contact.openings:
+            if opening.outbound is not None and opening.inbound is not None:
+                self.flows.add(opening.outbound)
+
     def refresh(self, contact: Contact) -> list[Action]:
         """Bring the session up to date with what is known; an action if its state changed."""
         session = contact.session

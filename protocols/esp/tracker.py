@@ -14,7 +14,7 @@ from protocols.admission import Admission
 from protocols.allocator import Random
 from protocols.drops import Reason
 from protocols.esp import codec, copies, inquiry, posterior, watcher
-from protocols.esp.contacts import Contact, Inbound, Peer
+from protocols.esp.contacts import Contact, EspSession, Inbound, PairState, Peer
 from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.ledger import Ledger
 from protocols.esp.lifetimes import Lifetimes
@@ -23,7 +23,7 @@ from protocols.esp.told import Told, ToldPairs
 from protocols.icmp import IcmpError
 from protocols.ike import rules
 from protocols.ike.observation import IkeObserved
-from protocols.policy import Pairing
+from protocols.policy import OnChange, Pairing
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session
 
@@ -352,15 +352,22 @@ class EspTracker:
                 again = rules.from_peer(self.admission, relation.peer)
             session = contact.session
             moved = session is not None and session.gateway != self.admission.addresses.wan
-            if again == relation and not moved:
+            if again == relation and not moved and not contact.parked:
                 continue
-            if session is not None:
+            if session is not None and again == relation and (not moved or self._moves(session)):
+                self.ledger.move(contact)
+            elif session is not None:
                 why = "no longer allowed" if again != relation else "our address has changed"
                 actions += self.kill(session, why, now=now)
             else:
                 self.ledger.memory.forget(relation.peer, relation.host)
                 self.ledger.forget(contact)
         return actions
+
+    def _moves(self, session: EspSession) -> bool:
+        """Whether a session goes on by another address: also when nothing has come back yet (ip_dynaddr)."""
+        keep = self.admission.policy.on_change is OnChange.KEEP
+        return keep or session.pairing is PairState.OUTSTANDING
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""

@@ -27,6 +27,7 @@ from protocols.ike.cookies import Claim, Cookies, Held
 from protocols.ike.header import IkeHeader, show_cookie
 from protocols.ike.observation import IkeObserved
 from protocols.natt.disguise import Disguises, addressee, shown
+from protocols.outstanding import Outstanding
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
 from protocols.sessions import Role, Session, Traffic
@@ -65,6 +66,7 @@ class IkeTracker:
         #: By (peer, initiator's cookie): the claims with messages held back.
         self._holds: Deadlines[tuple[Ip4, int]] = Deadlines()
         self._held = 0
+        self._outstanding: Outstanding[Association] = Outstanding(lambda: self._ipsec.most_outstanding)
 
     @property
     def _ipsec(self) -> Ipsec:
@@ -154,7 +156,26 @@ class IkeTracker:
         _count(conversation.session.outbound, ready.header, now)
         self._note(conversation, ready.message, outbound=True)
         actions = self._conversations.heard(association, now=now)
+        if not association.heard_peer:
+            self._outstanding.keep(association, ready.header, ready.datagram, now=now)
         return actions + self._onward(ready.header, ready.datagram, now)
+
+    def awaited(self) -> Ip4 | None:
+        """A peer whose first answer somebody waits for."""
+        return self._outstanding.target()
+
+    def resend(self, *, now: float) -> list[Action]:
+        """Send first messages that nobody has answered again, from the public address of now."""
+        actions: list[Action] = []
+        wan = self._admission.addresses.wan
+        for association, sent in self._outstanding.since(now - self._ipsec.unanswered):
+            if association not in association.conversation.session.associations:
+                self._outstanding.answered(association)
+            elif wan is not None and sent.datagram.source[0] != wan:
+                datagram = sent.datagram.between((wan, PORT), sent.datagram.target)
+                self._outstanding.keep(association, sent.header, datagram, now=now)
+                actions += self._onward(sent.header, datagram, now)
+        return actions
 
     def _note(self, conversation: Conversation, message: IkeHeader, *, outbound: bool) -> None:
         host, peer = conversation.relation.host, conversation.relation.peer
@@ -217,6 +238,7 @@ class IkeTracker:
             return [*actions, Drop(reason, str(datagram)), *self._release(now)]
         conversation = found.conversation
         found.heard_peer = True
+        self._outstanding.answered(found)
         _count(conversation.session.inbound, header, now)
         self._note(conversation, message, outbound=False)
         actions += self._conversations.heard(found, now=now)

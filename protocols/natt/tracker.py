@@ -27,6 +27,7 @@ from protocols.natt.disguise import Disguises, addressee, shown
 from protocols.natt.flows import Flow, FlowTable
 from protocols.natt.mapping import Mapping, NattSession, Talk
 from protocols.natt.mappings import Mappings
+from protocols.outstanding import Outstanding
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
 from protocols.sessions import Role, Session, State
@@ -55,6 +56,7 @@ class NattTracker:
         self._talks: dict[tuple[Ip4, Ip4], dict[Talk, None]] = {}
         self._deadlines: Deadlines[Talk] = Deadlines()
         self.flows = FlowTable()
+        self._outstanding: Outstanding[Talk] = Outstanding(lambda: self._ipsec.most_outstanding)
         #: Datagrams of all time that were keepalives, and IKE messages.
         self.keepalives = 0
         self.messages = 0
@@ -112,7 +114,27 @@ class NattTracker:
         source = (self._wan, talk.mapping.public_port)
         if isinstance(content, EspInUdp):
             self._publish(talk, seen=datagram.target, peer=target, now=now)
+        elif isinstance(content, MarkedIke) and not talk.heard_peer and not talk.hairpin:
+            self._outstanding.keep(talk, header, datagram.between(source, target), now=now)
         return actions + self._onward(header, datagram.between(source, target), now)
+
+    def awaited(self) -> Ip4 | None:
+        """A peer whose first answer somebody waits for."""
+        return self._outstanding.target()
+
+    def resend(self, *, now: float) -> list[Action]:
+        """Send first messages that nobody has answered again, from the public address of now."""
+        actions: list[Action] = []
+        wan = self._admission.addresses.wan
+        for talk, sent in self._outstanding.since(now - self._ipsec.unanswered):
+            if talk.session.state is State.CLOSING:
+                self._outstanding.answered(talk)
+            elif wan is not None and sent.datagram.source[0] != wan:
+                source = (wan, talk.mapping.public_port)
+                datagram = sent.datagram.between(source, sent.datagram.target)
+                self._outstanding.keep(talk, sent.header, datagram, now=now)
+                actions += self._onward(sent.header, datagram, now)
+        return actions
 
     def inbound(self, header: ipv4.Header, datagram: Datagram, peer: Ip4, now: float) -> list[Action]:
         """Take a datagram for one of our ports from ``peer``: its address, or the host it stands for.
@@ -138,6 +160,7 @@ class NattTracker:
         if seen is None:
             return [*actions, Drop(Reason.NO_PORT, str(datagram))]
         talk.heard_peer = True
+        self._outstanding.answered(talk)
         actions += self._heard(talk, header, content, outbound=False, now=now)
         if talk.relation.hidden:
             self._remember(talk, datagram.source, now)

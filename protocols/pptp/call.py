@@ -30,8 +30,9 @@ class End:
     #: The Call ID that it chose, and the one that the other end is shown in its place; absent until known.
     own_id: int | None = None
     shown_id: int | None = None
-    #: Data towards this end.
+    #: Data towards this end, and where it is kept while there is no public address.
     flow: Flow | None = None
+    parked: Flow | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -46,6 +46,20 @@ class Calls:
         self._registry = registry
         self._ends = Ends(registry, flows, ids)
 
+    def park(self, parked: bool) -> None:
+        """Whether calls that begin now have to wait for a public address; see ``suspend`` for the others."""
+        self._ends.parked = parked
+
+    def suspend(self, connection: Connection) -> None:
+        """Let no data of these calls pass until ``resume``; the calls stand."""
+        for call in connection.calls:
+            self._ends.park(call)
+
+    def resume(self, connection: Connection) -> None:
+        """Let their data pass again."""
+        for call in connection.calls:
+            self._ends.resume(call)
+
     def relay(self, connection: Connection, leg: Leg, message: CallMessage, *, now: float) -> list[Action]:
         """Act on a call message from ``leg`` and pass it on, translated."""
         match message:

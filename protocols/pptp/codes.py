@@ -1,6 +1,10 @@
 """Names for the values in PPTP control messages: results, reasons, errors (RFC 2637 §2)."""
 
 from enum import IntEnum
+from typing import Final
+
+#: RFC 2637 §4: the port control connections are made to.
+PORT: Final = 1723
 
 
 class GeneralError(IntEnum):

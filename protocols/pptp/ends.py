@@ -18,6 +18,8 @@ class Ends:
         self._registry = registry
         self._flows = flows
         self._ids = ids
+        #: Whether no data may pass for now, of whatever call: there is no public address.
+        self.parked = False
 
     def show(self, call: Call, end: End, own_id: int, *, now: float) -> bool:
         """Show an end's Call ID to the other, and open the way for data towards the end.
@@ -36,9 +38,23 @@ class Ends:
         if end.shown_id is None:
             return False
         self._close(end)
-        end.flow = self._flow(call, end, own_id, end.shown_id)
-        self._flows.add(end.flow)
+        end.parked = self._flow(call, end, own_id, end.shown_id)
+        if not self.parked:
+            self._open(end)
         return True
+
+    def park(self, call: Call) -> None:
+        """Let no data pass until ``resume``."""
+        for end in (call.pns, call.pac):
+            if end.flow is not None:
+                self._flows.remove(end.flow)
+                end.parked, end.flow = end.flow, None
+
+    def resume(self, call: Call) -> None:
+        """Let data pass again, if it was parked."""
+        for end in (call.pns, call.pac):
+            if end.parked is not None:
+                self._open(end)
 
     def silence(self, call: Call) -> None:
         """Let no data pass any more; the IDs stay known."""
@@ -60,7 +76,13 @@ class Ends:
         else:
             self._ids.free(to.remote, to.local, shown_id)
 
+    def _open(self, end: End) -> None:
+        assert end.parked is not None
+        end.flow, end.parked = end.parked, None
+        self._flows.add(end.flow)
+
     def _close(self, end: End) -> None:
+        end.parked = None
         if end.flow is not None:
             self._flows.remove(end.flow)
             end.flow = None

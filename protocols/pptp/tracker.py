@@ -18,7 +18,7 @@ from protocols.actions import (
     StreamClose,
     StreamWrite,
 )
-from protocols.addr import show_ip
+from protocols.addr import Ip4, show_ip
 from protocols.admission import Admission, Route
 from protocols.allocator import CallIds, Random
 from protocols.deadlines import Deadlines
@@ -38,14 +38,12 @@ from protocols.policy import PptpTimers
 from protocols.pptp import messages
 from protocols.pptp.call import Call, CallState
 from protocols.pptp.calls import Calls
-from protocols.pptp.codes import GeneralError, StartResult, StopReason
+from protocols.pptp.codes import PORT, GeneralError, StartResult, StopReason
 from protocols.pptp.connection import Connection, Phase
 from protocols.pptp.leg import Leg
+from protocols.pptp.moving import CHANGED, Moving
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session, State
-
-#: RFC 2637 §4: the port control connections are made to.
-PORT = 1723
 
 #: Messages held while the second TCP connection is being made: Start-Control and little else may come.
 _MOST_HELD = 16
@@ -74,6 +72,7 @@ class PptpTracker:
         self._new_stream = new_stream
         self.ids = CallIds(random, ghost=self._timers.ghost, capacity=2 * registry.limits.sessions)
         self._calls = Calls(registry, flows, self.ids)
+        self._moving = Moving(admission, self._calls, new_stream)
         self._streams: dict[int, tuple[Connection, Leg]] = {}
         self._deadlines: Deadlines[Connection] = Deadlines()
 
@@ -321,7 +320,8 @@ class PptpTracker:
         for leg in connection.legs():
             del self._streams[leg.stream]
             if leg is not gone:
-                actions.append(StreamClose(leg.stream, abort=abort))
+                # What still has to be said from a lost address would wait in the kernel for minutes.
+                actions.append(StreamClose(leg.stream, abort=abort or self._moving.is_lost(leg)))
         connection.session.state = State.CLOSING
         self._registry.remove(connection.session)
         self._deadlines.discard(connection)
@@ -331,7 +331,8 @@ class PptpTracker:
         """End a connection of our own accord, politely: both ends are told (RFC 2637 §2.3)."""
         actions: list[Action] = []
         for leg in connection.legs():
-            actions += self._farewell(connection, leg, StopReason.SHUTDOWN)
+            if not self._moving.is_lost(leg):
+                actions += self._farewell(connection, leg, StopReason.SHUTDOWN)
         return [*actions, *self._end(connection, why, now)]
 
     def kill(self, session: Session, why: str, *, now: float) -> list[Action]:
@@ -349,21 +350,33 @@ class PptpTracker:
         return [connection for connection, leg in self._streams.values() if leg is connection.dialled]
 
     def reconsider(self, *, now: float) -> list[Action]:
-        """End the connections that the rules and addresses of now would not let in."""
+        """End the connections that the rules and addresses of now would not let in; see ``moving``."""
+        actions: list[Action] = []
+        self._moving.begin()
+        for connection in self.connections():
+            why = self._moving.objection(connection)
+            if why is not None:
+                actions += self.dismiss(connection, why, now=now)
+            self._file(connection)
+        return actions
+
+    def awaited(self) -> Ip4 | None:
+        """Whom a connection that ``redial`` would make again leads to; None if there is none."""
+        return next((c.onward.remote for c in self.connections() if self._moving.waits(c)), None)
+
+    def redial(self, *, now: float) -> list[Action]:
+        """Make connections that nobody has answered yet from the public address of now (ip_dynaddr)."""
         actions: list[Action] = []
         for connection in self.connections():
-            leg, session = connection.dialled, connection.session
-            route = self.admission.admit(leg.side, leg.local, leg.remote)
-            if isinstance(route, Reason):
-                actions += self.dismiss(connection, f"no longer allowed: {route.value}", now=now)
-            elif (
-                route.destination != connection.onward.remote
-                or session.gateway != self.admission.addresses.wan
-            ):
-                actions += self.dismiss(connection, "the rules or addresses have changed", now=now)
-            else:
-                session.rule = connection.rule = route.rule
-                self._file(connection)
+            if not self._moving.waits(connection):
+                continue
+            before, dial = connection.onward, self._moving.dial_again(connection, now=now)
+            if dial is None:
+                actions += self.dismiss(connection, CHANGED, now=now)
+                continue
+            del self._streams[before.stream]
+            self._streams[dial.stream] = (connection, connection.onward)
+            actions += [StreamClose(before.stream, abort=True), dial]
         return actions
 
     def relimit(self) -> None:

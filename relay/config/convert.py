@@ -18,6 +18,7 @@ def policy(settings: Settings) -> core.Policy:
     first, last = ipsec.ports.split("-")
     return core.Policy(
         refuse=core.Refuse(config.refuse),
+        on_change=core.OnChange(config.dynamic.on_change),
         lan_networks=_networks(config.lan.networks),
         masquerade=tuple(
             core.Masquerade(

@@ -233,6 +233,12 @@ class UdpWorld:
         self.admission.addresses = replace(self.addresses, wan=wan, own=own)
         self.perform(self.udp.reconsider(now=self.now))
 
+    def resend(self) -> list[Got]:
+        """There is a way to the internet; who gets what once more."""
+        sent = len(self.got)
+        self.perform(self.udp.resend(now=self.now))
+        return self.got[sent:]
+
     def sessions(self) -> list[Session]:
         """The registry."""
         return list(self.registry)

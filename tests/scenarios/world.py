@@ -223,6 +223,12 @@ class World:
         self.now = until
         return actions
 
+    def move(self, wan: Ip4 | None, *, way: bool = True) -> list[Action]:
+        """Another public address, and (``way``) a route to the internet."""
+        addresses = Addresses(wan, frozenset({LAN} if wan is None else {LAN, wan}))
+        actions = self.perform(self.gateway.address_changed(addresses, now=self.now))
+        return actions + (self.perform(self.gateway.resend(now=self.now)) if way else [])
+
     # -- what the gateway wants ------------------------------------------------------------------------
 
     def perform(self, actions: list[Action]) -> list[Action]:
