@@ -14,6 +14,7 @@ from protocols.policy import Ipsec, OnChange, Policy, Source
 from protocols.pptp import messages
 from protocols.pptp.messages import StartRequest
 from protocols.sessions import State
+from protocols.udp import Datagram
 from tests.protocols.esp import house as esp
 from tests.scenarios import udpworld as udp
 from tests.scenarios.arrangements import HAIRPIN, KEEP, RELAYED, ROUTER, Arrangement, outgoing
@@ -321,7 +322,7 @@ def test_the_gateway_sends_again_what_waits_of_every_protocol() -> None:
     ipsec = replace(STAFF, name="ipsec", pptp=False, ipsec=True)
     world = World(policy(STAFF, ipsec))
     assert world.gateway.awaited() is None
-    message = udp.Datagram((CLIENT, 500), (PEER, 500), udp.ike(udp.A)).summed().to_bytes()
+    message = Datagram((CLIENT, 500), (PEER, 500), udp.ike(udp.A)).summed().to_bytes()
     world.packet(Side.LAN, ipv4.build(src=CLIENT, dst=PEER, protocol=17, payload=message))
     world.dial(CLIENT, PEER)
     sent = len(world.sent)
