@@ -9,7 +9,7 @@ from enum import Enum
 
 from protocols.addr import Ip4
 from protocols.drops import Reason
-from protocols.sessions import Session
+from protocols.sessions import Session, Traffic
 
 
 class Side(Enum):
@@ -71,6 +71,39 @@ class StreamClose:
 
 
 @dataclass(frozen=True, slots=True)
+class Splice:
+    """Dial a server for a connection that was accepted as ``stream``, and carry bytes between the two.
+
+    ``source`` is the address to dial from: 0 for ours that faces the server, or (``transparent``) somebody
+    else's. What goes each way is counted there by the shell: the core sees none of it.
+    """
+
+    stream: int
+    source: Ip4
+    destination: Ip4
+    port: int
+    transparent: bool
+    toward: Traffic
+    back: Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Examine:
+    """Say ForwardAlive if both ends of a spliced connection have been heard of lately."""
+
+    stream: int
+    #: Seconds that count as lately.
+    within: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """End an accepted or spliced connection at once, with RST to both ends."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpened:
     """A session entered the registry."""
 
@@ -92,5 +125,6 @@ class SessionClosed:
     why: str
 
 
-Action = Drop | Send | Connect | StreamWrite | StreamClose | SessionOpened | SessionChanged | SessionClosed
+SessionEvent = SessionOpened | SessionChanged | SessionClosed
+Action = Drop | Send | Connect | StreamWrite | StreamClose | Splice | Examine | Cut | SessionEvent
 Verdict = Destination | Drop

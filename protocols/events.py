@@ -66,6 +66,58 @@ class StreamStalled:
     stream: int
 
 
+@dataclass(frozen=True, slots=True)
+class ForwardAccepted:
+    """Somebody dialled a forwarded ``port`` of ``local`` from ``remote``; Splice or Cut is the answer."""
+
+    stream: int
+    side: Side
+    local: Ip4
+    port: int
+    remote: Ip4
+    remote_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardConnected:
+    """The server answered: bytes go both ways."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardFailed:
+    """The server could not be reached, and who had dialled was reset; ``error`` is for people."""
+
+    stream: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardHalfClosed:
+    """One end finished sending, and the other was told."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardEnded:
+    """Both ends are closed; ``why`` is for people."""
+
+    stream: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardAlive:
+    """Both ends answer (see Examine)."""
+
+    stream: int
+
+
+ForwardEvent = (
+    ForwardAccepted | ForwardConnected | ForwardFailed | ForwardHalfClosed | ForwardEnded | ForwardAlive
+)
 StreamEvent = (
     StreamAccepted | StreamConnected | StreamFailed | StreamData | StreamEnded | StreamLost | StreamStalled
 )

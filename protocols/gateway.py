@@ -20,7 +20,8 @@ from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.esp.flows import FlowTable as EspFlowTable
 from protocols.esp.tracker import EspTracker
-from protocols.events import StreamEvent
+from protocols.events import ForwardEvent, StreamEvent
+from protocols.forward.tcp import TcpForwards
 from protocols.gre import codec as gre
 from protocols.gre.flows import FlowTable, flow_key
 from protocols.ike.observation import IkeObserved
@@ -35,6 +36,9 @@ from protocols.udpflow import IpsecUdp
 _PROTOCOL_AT = 9
 #: What cannot work through any gateway that changes addresses, and is named for it.
 _HOPELESS = {ipv4.AH: Reason.AH, ipv4.FWZ: Reason.FWZ}
+
+
+_KILLED = "ended by the operator"
 
 
 def _no_lane(_flows: dict[int, object], _buffer: bytearray, _length: int, _now: float) -> None:
@@ -75,6 +79,7 @@ class Gateway:
             observe=self._observed.append,
             esp_alive=self.esp.alive,
         )
+        self._forwards = TcpForwards(self._admission, self.registry)
         self._lanes: dict[int, Lane] = {
             ipv4.GRE: GreLane(self._flows),
             ipv4.ESP: EspLane(esp_flows),
@@ -216,6 +221,10 @@ class Gateway:
         """Act on what happened to a TCP stream."""
         return self._count(self._pptp.stream_event(event, now=now))
 
+    def forward_event(self, event: ForwardEvent, *, now: float) -> list[Action]:
+        """Act on what happened to a forwarded TCP connection."""
+        return self._count(self._forwards.stream_event(event, now=now))
+
     # -- the operator ----------------------------------------------------------------------------------
 
     def kill(self, session_ids: Iterable[str], *, now: float) -> list[Action]:
@@ -225,7 +234,8 @@ class Gateway:
             session = self.registry.get(session_id)
             if session is not None:
                 for tracker in (self._pptp, self.esp, self.udp):
-                    actions += tracker.kill(session, "ended by the operator", now=now)
+                    actions += tracker.kill(session, _KILLED, now=now)
+                actions += self._forwards.kill(session, _KILLED)
         return self._count(actions)
 
     def reload(self, policy: Policy, *, now: float) -> list[Action]:
@@ -257,7 +267,9 @@ class Gateway:
 
     def _reconsider(self, now: float) -> list[Action]:
         pptp = self._pptp.reconsider(now=now)
-        return self._count([*pptp, *self.esp.reconsider(now=now), *self.udp.reconsider(now=now)])
+        forwards = self._forwards.reconsider(now=now)
+        ipsec = [*self.esp.reconsider(now=now), *self.udp.reconsider(now=now)]
+        return self._count([*pptp, *ipsec, *forwards])
 
     def drain(self) -> None:
         """Take no new sessions."""
@@ -268,11 +280,12 @@ class Gateway:
         actions: list[Action] = []
         for connection in self._pptp.connections():
             actions += self._pptp.dismiss(connection, why, now=now)
-        return [*actions, *self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
+        actions += [*self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
+        return [*actions, *self._forwards.close_all(why)]
 
     def refused(self, rule: str) -> int:
         """How many connections that the rule allows were refused because of a limit."""
-        return self._pptp.refused[rule]
+        return self._pptp.refused[rule] + self._forwards.refused[rule]
 
     def sessions(self) -> Iterable[Session]:
         """All sessions."""
@@ -282,13 +295,15 @@ class Gateway:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        parts = (self._pptp.next_deadline(), self.esp.next_deadline(), self.udp.next_deadline())
-        return min((when for when in parts if when is not None), default=None)
+        parts = (self._pptp, self.esp, self.udp, self._forwards)
+        deadlines = (part.next_deadline() for part in parts)
+        return min((when for when in deadlines if when is not None), default=None)
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due; calling it early or twice does no harm."""
         pptp = self._pptp.expire(now=now)
-        return self._count([*pptp, *self.esp.expire(now=now), *self.udp.expire(now=now)])
+        ipsec = [*self.esp.expire(now=now), *self.udp.expire(now=now)]
+        return self._count([*pptp, *ipsec, *self._forwards.expire(now=now)])
 
     # -- counting --------------------------------------------------------------------------------------
 

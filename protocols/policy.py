@@ -6,8 +6,13 @@ one Policy for another. Default deny: what no rule here allows is refused.
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from protocols.addr import Ip4, Network, contains
+
+#: IP protocol numbers (RFC 793, RFC 768) of what has ports.
+TCP: Final = 6
+UDP: Final = 17
 
 
 class Source(Enum):
@@ -54,6 +59,26 @@ class Expose:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """A port of ours, or an IP protocol, goes to one server inside (HOWTO §3.5: ipportfw, ipfwd)."""
+
+    name: str
+    #: IP protocol number: 6, 17, or with port 0 any that has no ports we know of.
+    protocol: int
+    port: int
+    server: Ip4
+    server_port: int
+    allow: tuple[Network, ...]
+    source: Source = Source.KEEP
+
+    @property
+    def listen(self) -> str:
+        """As the configuration writes it."""
+        kind = {TCP: "tcp", UDP: "udp"}.get(self.protocol)
+        return f"ip/{self.protocol}" if kind is None else f"{kind}/{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of every table, and times of every wait. Times are seconds."""
 
@@ -92,6 +117,16 @@ class OnChange(Enum):
 
     CLOSE = "close"
     KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardTimers:
+    """How long forwards are remembered without traffic, in seconds."""
+
+    #: A TCP connection of which nobody knows whether its ends are alive (RFC 5382 REQ-5: at least 2 h 4 min).
+    tcp: float = 7440.0
+    #: One that is not answered yet, or half closed (RFC 5382 REQ-5: at least 4 minutes).
+    tcp_transitory: float = 240.0
 
 
 class Pairing(Enum):
@@ -171,8 +206,10 @@ class Policy:
     lan_networks: tuple[Network, ...] = ()
     masquerade: tuple[Masquerade, ...] = ()
     expose: tuple[Expose, ...] = ()
+    forward: tuple[Forward, ...] = ()
     refuse: Refuse = Refuse.RESET
     on_change: OnChange = OnChange.CLOSE
     limits: Limits = field(default_factory=Limits)
+    forwarding: ForwardTimers = field(default_factory=ForwardTimers)
     pptp: PptpTimers = field(default_factory=PptpTimers)
     ipsec: Ipsec = field(default_factory=Ipsec)

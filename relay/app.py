@@ -43,6 +43,7 @@ from relay.plan import Plan
 from relay.privileges import Capability
 from relay.service import Service
 from relay.sockets import raw
+from relay.sockets.splices import Splices
 from relay.sockets.streams import Streams
 from relay.station import Station
 from relay.wakeup import Ticker
@@ -52,8 +53,12 @@ _log = structlog.get_logger("vpnmasq")
 #: Seconds between log lines about dropped packets.
 _REPORT = 60.0
 
-#: Two sockets a session, and some for ourselves.
+#: Seconds between looks at connections of which an end does not read.
+_LOOK = 30.0
+
+#: Two sockets a session, for those that are forwarded a pipe each way as well, and some for ourselves.
 _FILES_PER_SESSION = 2
+_FILES_PER_FORWARD = 6
 _FILES_OF_OURS = 128
 
 #: Seconds that closing streams get to deliver their last messages.
@@ -71,7 +76,8 @@ def main(options: RunOptions) -> int:
         missing = privileges.missing(Capability[name] for name in needed_capabilities(wanted))
         if missing:
             return _complain(Exit.NO_PRIVILEGE, *privileges.explain(missing).splitlines())
-        privileges.raise_open_files(wanted.limits.sessions * _FILES_PER_SESSION + _FILES_OF_OURS)
+        files = _FILES_PER_FORWARD if wanted.forward else _FILES_PER_SESSION
+        privileges.raise_open_files(wanted.limits.sessions * files + _FILES_OF_OURS)
         lock = Path(f"{wanted.api.socket}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
         with hold(lock), hold_name(wanted.name):
@@ -160,11 +166,15 @@ class Daemon:
         streams = Streams(
             number=gateway.new_stream, report=datapath.stream_event, spawn=self._tasks.create_task
         )
-        datapath.attach(streams)
+        splices = Splices(number=gateway.new_stream, report=datapath.forward_event)
+        datapath.attach(streams, splices)
         house.callback(streams.abort_all)
+        house.callback(splices.abort_all)
+        house.enter_context(Ticker(_LOOK, splices.look))
         service.station = Station(
             datapath,
             streams,
+            splices,
             lan_interfaces,
             interface,
             settings.sockets.receive_buffer,

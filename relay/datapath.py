@@ -21,22 +21,26 @@ from dataclasses import dataclass, field
 from protocols.actions import (
     Action,
     Connect,
+    Cut,
     Destination,
     Drop,
+    Examine,
     Send,
     SessionChanged,
     SessionClosed,
     SessionOpened,
+    Splice,
     StreamClose,
     StreamWrite,
 )
 from protocols.addr import show_ip
 from protocols.drops import Reason
-from protocols.events import StreamEvent
+from protocols.events import ForwardEvent, StreamEvent
 from protocols.gateway import Gateway
 from relay.addresses import path_mtu
 from relay.sockets.burst import Inbox, Outbox
 from relay.sockets.raw import TRANSIENT
+from relay.sockets.splices import Splices
 from relay.sockets.streams import Streams
 from relay.wakeup import Wakeup
 
@@ -70,13 +74,15 @@ class Datapath:
     observer: Observer
     counts: dict[str, SocketCount] = field(default_factory=dict)
     _streams: Streams = field(init=False)
+    _splices: Splices = field(init=False)
     _wakeup: Wakeup = field(init=False)
     _queue: deque[Action] = field(default_factory=deque)
     _performing: bool = False
 
-    def attach(self, streams: Streams) -> None:
-        """Use these streams for Connect, StreamWrite and StreamClose; to be called once, on the loop."""
+    def attach(self, streams: Streams, splices: Splices) -> None:
+        """Use these for what the core asks to be done with connections; to be called once, on the loop."""
         self._streams = streams
+        self._splices = splices
         self._wakeup = Wakeup(self._expire)
 
     # -- packets ---------------------------------------------------------------------------------------
@@ -132,6 +138,10 @@ class Datapath:
         """Take an event of a stream to the core and carry out what follows."""
         self.perform(self.gateway.stream_event(event, now=self.clock()))
 
+    def forward_event(self, event: ForwardEvent) -> None:
+        """The same for a forwarded connection."""
+        self.perform(self.gateway.forward_event(event, now=self.clock()))
+
     def _expire(self) -> None:
         self.perform(self.gateway.expire(now=self.clock()))
 
@@ -158,6 +168,12 @@ class Datapath:
                 self._streams.close(action.stream, abort=action.abort)
             case Connect():
                 self._streams.connect(action)
+            case Splice():
+                self._splices.splice(action)
+            case Cut():
+                self._splices.cut(action.stream)
+            case Examine():
+                self._splices.examine(action)
             case Send():
                 self._send(action)
             case Drop():

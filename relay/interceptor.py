@@ -183,4 +183,4 @@ def _traffic(plan: Plan) -> tuple[Traffic, ...]:
     if plan.ipsec is not None:
         servers = [parse_ip(server) for server in plan.ipsec.keep_servers]
         traffic += ipsec_traffic(clients=plan.ipsec.intercept_clients, servers=servers)
-    return traffic
+    return traffic + plan.answers

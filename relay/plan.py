@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from protocols.addr import Ip4, Network, show_ip
-from protocols.policy import Policy, Source
+from protocols.policy import Forward, Policy, Source
+from relay.rules.interception import Traffic
 from relay.sockets.gatekeeper import Opening
 
 
@@ -30,6 +31,72 @@ class IpsecPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardPlan:
+    """What a generic forward needs."""
+
+    name: str
+    #: IP protocol, and the port at our public address; 0 without one.
+    protocol: int
+    address: Ip4
+    port: int
+    server: Ip4
+    server_port: int
+    #: Who may come, and as far as they are inside.
+    openings: tuple[Opening, ...]
+    neighbours: tuple[Opening, ...]
+    #: Whether the server sees its peers' own addresses, so that its answers have to be brought to us.
+    keep: bool
+
+    @classmethod
+    def of(cls, policy: Policy, rule: Forward, wan: Ip4) -> "ForwardPlan":
+        """The plan for a rule at a public address."""
+        openings = tuple(Opening(peer, _host(wan)) for peer in rule.allow)
+        inside = (
+            Opening(shared, _host(wan))
+            for peer in rule.allow
+            for network in policy.lan_networks
+            if (shared := _shared(peer, network)) is not None
+        )
+        return cls(
+            name=rule.name,
+            protocol=rule.protocol,
+            address=wan,
+            port=rule.port,
+            server=rule.server,
+            server_port=rule.server_port,
+            openings=openings,
+            neighbours=tuple(inside),
+            keep=rule.source is Source.KEEP,
+        )
+
+    @property
+    def part(self) -> str:
+        """Names its sockets."""
+        return f"{self.protocol}/{self.port} {show_ip(self.address)}"
+
+    @property
+    def answers(self) -> tuple[Traffic, ...]:
+        """What is to be brought to us: to these peers only, what else the server says stays the kernel's."""
+        if not self.keep:
+            return ()
+        return tuple(
+            Traffic(
+                self.protocol,
+                source=_host(self.server),
+                source_port=self.server_port or None,
+                destination=None if opening.source.is_any else opening.source,
+            )
+            for opening in self.openings
+        )
+
+
+def _shared(one: Network, other: Network) -> Network | None:
+    """The smaller of two networks if the other one holds it."""
+    small, large = (one, other) if one.mask >= other.mask else (other, one)
+    return small if small.address in large else None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The shell's part of a policy; two plans compare equal when there is nothing to change."""
 
@@ -44,11 +111,18 @@ class Plan:
     pptp: bool
     #: What IPsec needs of the same; None when no rule is for it.
     ipsec: "IpsecPlan | None"
+    #: Generic forwards; none while there is no public address.
+    forwards: tuple[ForwardPlan, ...] = ()
 
     @property
     def transparent(self) -> bool:
         """Whether anything needs foreign addresses on our sockets (CAP_NET_ADMIN)."""
         return self.intercept_clients or bool(self.keep_servers)
+
+    @property
+    def answers(self) -> tuple[Traffic, ...]:
+        """What servers of generic forwards answer to peers whose own addresses they see."""
+        return tuple(traffic for forward in self.forwards for traffic in forward.answers)
 
     @classmethod
     def of(cls, policy: Policy, wan: Ip4 | None) -> "Plan":
@@ -71,8 +145,11 @@ class Plan:
             wan_openings=inward,
             intercept_clients=any(rule.listen is None for rule in masquerade),
             keep_servers=tuple(keep),
-            pptp=bool(masquerade or expose) or ipsec is None,
+            pptp=bool(masquerade or expose) or (ipsec is None and not policy.forward),
             ipsec=ipsec,
+            forwards=()
+            if wan is None
+            else tuple(ForwardPlan.of(policy, rule, wan) for rule in policy.forward),
         )
 
 

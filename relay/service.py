@@ -166,17 +166,23 @@ class Service:
     # -- pieces of the status --------------------------------------------------------------------------
 
     def _rules(self, sessions: Counter[str]) -> list[RuleStatus]:
-        rules: list[tuple[str, Masquerade | Expose]] = [("masquerade", r) for r in self.policy.masquerade]
-        rules += [("expose", r) for r in self.policy.expose]
+        policy = self.policy
+        vpn: list[tuple[str, Masquerade | Expose]] = [("masquerade", r) for r in policy.masquerade]
+        vpn += [("expose", r) for r in policy.expose]
+        rules = [
+            (role, rule.name, [name for name in ("pptp", "ipsec") if getattr(rule, name)])
+            for role, rule in vpn
+        ]
+        rules += [("forward", rule.name, [rule.listen]) for rule in policy.forward]
         return [
             RuleStatus(
-                name=rule.name,
+                name=name,
                 role=role,
-                protocols=[name for name in ("pptp", "ipsec") if getattr(rule, name)],
-                sessions=sessions[rule.name],
-                refused=self.gateway.refused(rule.name),
+                protocols=protocols,
+                sessions=sessions[name],
+                refused=self.gateway.refused(name),
             )
-            for role, rule in rules
+            for role, name, protocols in rules
         ]
 
     def _seen(self) -> list[str]:

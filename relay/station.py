@@ -1,7 +1,8 @@
 """All sockets of one gateway, opened for its interfaces and closed as one.
 
 Per interface: ICMP errors; for PPTP GRE, a listener for control connections, and what that listener turned
-away; for IPsec ESP and UDP, and what cannot be carried, to be explained. A WAN without an exposed PPTP server
+away; for IPsec ESP and UDP, and what cannot be carried, to be explained; for each generic forward its
+listener. A WAN without an exposed PPTP server
 keeps its port 1723 to itself, so that another program may have it.
 """
 
@@ -13,12 +14,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from protocols.actions import Side
+from protocols.addr import show_ip
 from protocols.pptp.codes import PORT
 from relay.datapath import Datapath
 from relay.kernel import KernelError, refused
-from relay.plan import Plan
+from relay.plan import ForwardPlan, Plan
 from relay.sockets import datagrams, gatekeeper, raw
 from relay.sockets.gatekeeper import Opening
+from relay.sockets.splices import Splices
 from relay.sockets.streams import Streams, listener, make_transparent
 
 #: What is opened and closed together on an interface.
@@ -31,9 +34,9 @@ _SMALL_BATCH = 8
 
 @dataclass(slots=True)
 class _Door:
-    """A listener and the socket that sees what it turns away."""
+    """A listener, and the socket that sees what it turns away."""
 
-    side: Side
+    port: int
     listening: socket.socket
     turned_away: socket.socket | None
 
@@ -44,6 +47,7 @@ class Station:
 
     datapath: Datapath
     streams: Streams
+    splices: Splices
     lan_interfaces: Sequence[str]
     wan_interface: str
     receive_buffer: int
@@ -52,7 +56,7 @@ class Station:
     #: (name, interface, socket) of every raw socket, for ``status``.
     raw_sockets: list[tuple[str, str, socket.socket]] = field(default_factory=list)
     attention: list[str] = field(default_factory=list)
-    _doors: dict[str, _Door] = field(default_factory=dict)
+    _doors: dict[tuple[str, str], _Door] = field(default_factory=dict)
     #: Raw sockets for UDP, by interface.
     _datagrams: dict[str, socket.socket] = field(default_factory=dict)
     _stacks: dict[tuple[str, str], ExitStack] = field(default_factory=dict)
@@ -76,8 +80,9 @@ class Station:
         Raises:
             KernelError: as ``open``.
         """
-        for part in (_ERRORS, _PPTP, _IPSEC):
-            self._shut(interface, part)
+        for known, part in tuple(self._stacks):
+            if known == interface:
+                self._shut(interface, part)
         await self._adapt(interface, plan)
         self._guard(plan)
 
@@ -90,8 +95,8 @@ class Station:
         for interface in (*self.lan_interfaces, self.wan_interface):
             await self._adapt(interface, plan)
         if plan.transparent:
-            for door in self._doors.values():
-                if door.side is Side.LAN:
+            for (interface, part), door in self._doors.items():
+                if part == _PPTP and self._side(interface) is Side.LAN:
                     make_transparent(door.listening)
         self._guard(plan)
 
@@ -103,14 +108,15 @@ class Station:
                 self._shut(interface, _PPTP)
             elif (interface, _PPTP) not in self._stacks:
                 self._open_gre(interface)
-            if plan.pptp and interface not in self._doors:
+            if plan.pptp and (interface, _PPTP) not in self._doors:
                 side = self._side(interface)
                 if side is Side.LAN or plan.wan_openings:
-                    await self._door(interface, transparent=side is Side.LAN and plan.transparent)
+                    await self._pptp_door(interface, transparent=side is Side.LAN and plan.transparent)
             if plan.ipsec is None:
                 self._shut(interface, _IPSEC)
             elif (interface, _IPSEC) not in self._stacks:
                 self._open_ipsec(interface)
+            self._adapt_forwards(interface, plan)
         except OSError as error:
             raise refused(f"listen on interface {interface}", error.errno) from error
 
@@ -149,8 +155,7 @@ class Station:
         stack = self._stacks.pop((interface, part), None)
         if stack is not None:
             stack.close()
-        if part == _PPTP:
-            self._doors.pop(interface, None)
+        self._doors.pop((interface, part), None)
         if part == _IPSEC:
             self._datagrams.pop(interface, None)
         self.raw_sockets = [row for row in self.raw_sockets if row[2].fileno() >= 0]
@@ -158,37 +163,65 @@ class Station:
     def _side(self, interface: str) -> Side:
         return Side.WAN if interface == self.wan_interface else Side.LAN
 
-    async def _door(self, interface: str, *, transparent: bool) -> None:
+    async def _pptp_door(self, interface: str, *, transparent: bool) -> None:
         side = self._side(interface)
-        try:
-            listening = listener(interface, "0.0.0.0", PORT, transparent=transparent)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise KernelError(
-                f"tcp/{PORT} on {interface} is taken by another program",
-                f"see which with `ss -ltnp sport = :{PORT}`; stop it, or let it listen elsewhere",
-            ) from error
-        turned_away = gatekeeper.turned_away(interface, PORT, _SMALL_BUFFER)
-        if turned_away is not None:
-            self._read("refused", interface, _PPTP, turned_away)
-        # Nobody until the rules are in: a filter without openings.
-        gatekeeper.admit(listening, ())
+        listening = _listener(interface, "0.0.0.0", PORT, transparent=transparent)
+        self._door(interface, _PPTP, PORT, listening)
         server = await self.streams.listen(listening, side)
         self._stacks[interface, _PPTP].callback(server.close)
-        self._doors[interface] = _Door(side, listening, turned_away)
+
+    def _adapt_forwards(self, interface: str, plan: Plan) -> None:
+        wanted = {
+            forward.part: forward
+            for forward in plan.forwards
+            if self._side(interface) is Side.WAN or forward.neighbours
+        }
+        for known, part in tuple(self._stacks):
+            if known == interface and part not in (_ERRORS, _PPTP, _IPSEC, *wanted):
+                self._shut(interface, part)
+        for part, forward in wanted.items():
+            if (interface, part) not in self._stacks:
+                self._open_forward(interface, forward)
+
+    def _open_forward(self, interface: str, forward: ForwardPlan) -> None:
+        stack = self._stacks[interface, forward.part] = ExitStack()
+        try:
+            # At our public address alone: the router's own programs may have the port at its others.
+            listening = _listener(interface, show_ip(forward.address), forward.port, transparent=False)
+            stack.callback(listening.close)
+            self._door(interface, forward.part, forward.port, listening)
+            stack.callback(self.splices.listen(listening, self._side(interface)))
+        except BaseException:
+            self._shut(interface, forward.part)
+            raise
+
+    def _door(self, interface: str, part: str, port: int, listening: socket.socket) -> None:
+        turned_away = gatekeeper.turned_away(interface, port, _SMALL_BUFFER)
+        if turned_away is not None:
+            self._read("refused", interface, part, turned_away)
+        # Nobody until the rules are in: a filter without openings.
+        gatekeeper.admit(listening, ())
+        self._doors[interface, part] = _Door(port, listening, turned_away)
+
+    def _openings(self, interface: str, part: str, plan: Plan) -> Sequence[Opening]:
+        """Who may come in by a door."""
+        outside = self._side(interface) is Side.WAN
+        if part == _PPTP:
+            return plan.wan_openings if outside else plan.lan_openings
+        (forward,) = (forward for forward in plan.forwards if forward.part == part)
+        return forward.openings if outside else forward.neighbours
 
     def _guard(self, plan: Plan) -> None:
         self.attention.clear()
-        for interface, door in self._doors.items():
-            openings: Sequence[Opening] = plan.lan_openings if door.side is Side.LAN else plan.wan_openings
+        for (interface, part), door in self._doors.items():
+            openings = self._openings(interface, part, plan)
             if not gatekeeper.admit(door.listening, openings):
                 gatekeeper.admit(door.listening, (_EVERYBODY,))
                 openings = (_EVERYBODY,)
                 why = "socket filters take CAP_NET_ADMIN" if door.turned_away is None else "too many rules"
                 self.attention.append(f"{interface}: strangers are refused only after a handshake: {why}")
             if door.turned_away is not None:
-                gatekeeper.watch(door.turned_away, PORT, openings)
+                gatekeeper.watch(door.turned_away, door.port, openings)
 
         if plan.ipsec is None:
             return
@@ -210,6 +243,18 @@ class Station:
         stack = self._stacks[interface, part]
         stack.callback(sock.close)
         stack.callback(loop.remove_reader, sock.fileno())
+
+
+def _listener(interface: str, address: str, port: int, *, transparent: bool) -> socket.socket:
+    try:
+        return listener(interface, address, port, transparent=transparent)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise KernelError(
+            f"tcp/{port} on {interface} is taken by another program",
+            f"see which with `ss -ltnp sport = :{port}`; stop it, or let it listen elsewhere",
+        ) from error
 
 
 def _hold(port: int, interface: str) -> socket.socket:

@@ -34,6 +34,7 @@ def needed_capabilities(config: Config) -> dict[str, str]:
     needed = {"CAP_NET_RAW": "GRE, ESP and IPsec's UDP by raw sockets"}
     router = [rule.name for rule in config.masquerade if rule.listen is None]
     router += [rule.name for rule in config.expose if rule.source == "keep"]
+    router += [rule.name for rule in config.forward if rule.source == "keep"]
     if router:
         needed["CAP_NET_ADMIN"] = f"policy routing and foreign addresses, for {', '.join(router)}"
     first = first_unprivileged_port()

@@ -42,6 +42,7 @@ def policy(settings: Settings) -> core.Policy:
             )
             for rule in config.expose
         ),
+        forward=tuple(_forward(rule) for rule in config.forward),
         limits=core.Limits(
             sessions=limits.sessions,
             sessions_per_client=limits.sessions_per_client,
@@ -56,6 +57,9 @@ def policy(settings: Settings) -> core.Policy:
             call_setup=pptp.call_setup_timeout,
             closing=pptp.closing_timeout,
             ghost=pptp.ghost,
+        ),
+        forwarding=core.ForwardTimers(
+            tcp=config.forwarding.tcp, tcp_transitory=config.forwarding.tcp_transitory
         ),
         ipsec=core.Ipsec(
             pairing=core.Pairing(ipsec.pairing),
@@ -75,7 +79,11 @@ def unserved(settings: Settings) -> list[Problem]:
     """Return what is asked for and not served by this version: a start is refused, nothing is ignored."""
     config = settings.config
     found: list[tuple[KeyPath, str, str]] = []
-    later: dict[str, Sequence[Forward | Ddns]] = {"forward": config.forward, "ddns": config.ddns}
+    later: dict[str, Sequence[Forward | Ddns]] = {"ddns": config.ddns}
+    for index, rule in enumerate(config.forward):
+        if not rule.listen.startswith("tcp/"):
+            message = f"{rule.listen} is not served by this version"
+            found.append((("forward", index, "listen"), message, "leave it out for now"))
     for kind, entries in later.items():
         for index, entry in enumerate(entries):
             message = f'[[{kind}]] "{entry.name}" is not served by this version'
@@ -84,6 +92,22 @@ def unserved(settings: Settings) -> list[Problem]:
         message = "the kernel fast path is not in this version"
         found.append((("fastpath", "mode"), message, 'write mode = "auto" for now'))
     return [Problem(settings.sources.where(p), keys.show_path(p), what, advice) for p, what, advice in found]
+
+
+def _forward(rule: Forward) -> core.Forward:
+    kind, _, number = rule.listen.partition("/")
+    server, _, server_port = rule.server.partition(":")
+    protocol = {"tcp": core.TCP, "udp": core.UDP}.get(kind)
+    port = 0 if protocol is None else int(number)
+    return core.Forward(
+        name=rule.name,
+        protocol=int(number) if protocol is None else protocol,
+        port=port,
+        server=parse_ip(server),
+        server_port=int(server_port or port),
+        allow=_networks(rule.allow),
+        source=core.Source(rule.source),
+    )
 
 
 def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:

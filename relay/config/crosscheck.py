@@ -13,6 +13,14 @@ from relay.config.models import RULE_KINDS, Config, Expose, Forward
 
 Found = Iterator[tuple[KeyPath, str, str]]
 
+#: What rules for VPNs carry of what a forward could listen on. GRE of another kind than PPTP's is left over
+#: by clients; by an exposed server it is not, for who dials it is not known beforehand.
+_CARRIED = {
+    ("expose", "pptp"): ("tcp/1723", "ip/47"),
+    ("masquerade", "pptp"): ("tcp/1723",),
+    ("expose", "ipsec"): ("udp/500", "udp/4500", "ip/50"),
+    ("masquerade", "ipsec"): ("udp/500", "udp/4500", "ip/50"),
+}
 _LOOPBACK = Network.parse("127.0.0.0/8")
 
 
@@ -136,18 +144,30 @@ def _same(one: Expose, two: Expose) -> bool:
 
 def _forwards(config: Config) -> Found:
     taken: dict[str, str] = {}
-    for index, exposed in enumerate(config.expose):
-        wanted = {"pptp": ("tcp/1723", "ip/47"), "ipsec": ("udp/500", "udp/4500", "ip/50")}
-        for listen in (name for proto in exposed.proto for name in wanted[proto]):
-            taken.setdefault(listen, f'expose rule "{exposed.name}" (expose[{index}])')
+    for kind in ("expose", "masquerade"):
+        for index, vpn in enumerate(getattr(config, kind)):
+            for listen in (name for proto in vpn.proto for name in _CARRIED[kind, proto]):
+                taken.setdefault(listen, f'{kind} rule "{vpn.name}" ({kind}[{index}])')
     for index, rule in enumerate(config.forward):
         if rule.listen in taken:
             message = f"{rule.listen} is taken by {taken[rule.listen]}"
             yield ("forward", index, "listen"), message, "one thing can listen there: leave one of them out"
         taken.setdefault(rule.listen, f'"{rule.name}" (forward[{index}])')
+        if rule.listen.startswith("udp/") and _is_given_out(config, int(rule.listen[4:])):
+            message = f"{rule.listen} is one of ipsec.ports, which stand for ports of inside hosts"
+            yield ("forward", index, "listen"), message, "leave it out of ipsec.ports"
+        if rule.listen.startswith("ip/") and rule.source == "gateway":
+            message = f"{rule.listen} has no ports, so a server that sees our address cannot tell peers apart"
+            yield ("forward", index, "source"), message, 'write source = "keep"'
         if rule.listen.startswith("ip/") and ":" in rule.server:
             advice = f'write server = "{rule.server.partition(":")[0]}"'
             yield ("forward", index, "server"), f"{rule.listen} has no ports", advice
+
+
+def _is_given_out(config: Config, port: int) -> bool:
+    first, last = config.ipsec.ports.split("-")
+    protocols = [rule.proto for rule in config.masquerade] + [rule.proto for rule in config.expose]
+    return any("ipsec" in proto for proto in protocols) and int(first) <= port <= int(last)
 
 
 def _api(config: Config) -> Found:

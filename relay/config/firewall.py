@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from relay.config.crosscheck import overlap
-from relay.config.models import Config, Expose, Masquerade
+from relay.config.models import Config, Expose, Forward, Masquerade
 
 _ERRORS = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
 
@@ -47,6 +47,10 @@ def firewall_lines(config: Config, wan: str, lan: tuple[str, ...]) -> Advice:
     ipsec = _ipsec_in(config, outside, within), _ipsec_out(config, outside, within)
     inward += ipsec[0]
     outward += ipsec[1]
+    for forward in config.forward:
+        if forward.allow:
+            inward += _forward_in(config, forward, outside, within)
+            outward += _forward_out(config, forward, outside, within)
     if inward:
         inward += [f"iifname {side} {_ERRORS} accept" for side in (outside, within)]
         outward += [f"oifname {side} {_ERRORS} accept" for side in (outside, within)]
@@ -127,6 +131,37 @@ def _ipsec(name: str, where: str) -> Iterator[str]:
     """IPsec in one place: either end may be the one whose port is known."""
     for what in ("udp dport { 500, 4500 }", "udp sport { 500, 4500 }", "ip protocol esp"):
         yield f'{where}{what} accept comment "{name}"'
+
+
+def _forward_in(config: Config, rule: Forward, outside: str, within: str) -> Iterator[str]:
+    note = f'comment "{rule.name}"'
+    listens, _, answers = _forwarded(rule)
+    yield f"iifname {outside} {_from(rule.allow)}{listens} accept {note}"
+    yield f"iifname {within} {_from((rule.server.partition(':')[0],))}{answers} accept {note}"
+    shared = {overlap(peer, own) for peer in rule.allow for own in config.lan.networks} - {None}
+    if shared:
+        yield f"iifname {within} {_from(sorted(filter(None, shared)))}{listens} accept {note}"
+
+
+def _forward_out(config: Config, rule: Forward, outside: str, within: str) -> Iterator[str]:
+    note = f'comment "{rule.name}"'
+    listens, serves, _ = _forwarded(rule)
+    back = listens.replace("dport", "sport")
+    yield f"oifname {within} {_to((rule.server.partition(':')[0],))}{serves} accept {note}"
+    yield f"oifname {outside} {_to(rule.allow)}{back} accept {note}"
+    shared = {overlap(peer, own) for peer in rule.allow for own in config.lan.networks} - {None}
+    if shared:
+        yield f"oifname {within} {_to(sorted(filter(None, shared)))}{back} accept {note}"
+
+
+def _forwarded(rule: Forward) -> tuple[str, str, str]:
+    """What comes to us, what goes to the server, and what the server answers."""
+    kind, _, number = rule.listen.partition("/")
+    if kind == "ip":
+        return (f"ip protocol {number}",) * 3
+    served = rule.server.partition(":")[2] or number
+    established = "ct state established " if kind == "tcp" else ""
+    return f"{kind} dport {number}", f"{kind} dport {served}", f"{kind} sport {served} {established}".rstrip()
 
 
 def _from(networks: Iterable[str]) -> str:

@@ -110,6 +110,8 @@ class Forward(Table):
     """The server's address inside, with :PORT for tcp and udp when it is another one."""
     allow: tuple[AnyNetwork, ...] = ()
     """Who may reach it; empty = nobody, and "any" must be written out."""
+    source: Literal["keep", "gateway"] = "keep"
+    """"keep": the server sees the peer's address; "gateway": it sees ours."""
 
 
 class Ddns(Table):
@@ -179,6 +181,15 @@ class Pptp(Table):
     """From the end of one side of a control connection to the end of both."""
     ghost: Duration = 240.0
     """How long the Call ID of an ended call rests before it is given out again."""
+
+
+class Forwarding(Table):
+    """How long generic forwards are remembered without traffic."""
+
+    tcp: Duration = 7440.0
+    """A TCP connection of which an end does not answer (RFC 5382 REQ-5: at least 2h4m)."""
+    tcp_transitory: Duration = 240.0
+    """One that is not answered yet, or half closed (RFC 5382 REQ-5: at least 4m)."""
 
 
 class Dynamic(Table):
@@ -276,6 +287,7 @@ class Config(Table):
     ddns: tuple[Ddns, ...] = ()
     ipsec: Ipsec = Ipsec()
     pptp: Pptp = Pptp()
+    forwarding: Forwarding = Forwarding()
     dynamic: Dynamic = Dynamic()
     fastpath: FastPath = FastPath()
     interception: Interception = Interception()

@@ -2,7 +2,7 @@
 
     masquerade   CLIENTS -> SERVERS PROTO [listen ADDRESS] [name NAME]
     expose       SERVER PROTO [allow PEERS] [source keep|gateway] [name NAME]
-    forward      LISTEN -> SERVER [allow PEERS] [name NAME]
+    forward      LISTEN -> SERVER [allow PEERS] [source keep|gateway] [name NAME]
 
 Several rules are separated by ";"; lists by ","; protocols by "+". What is read here is the same
 data that the TOML tables give, not yet checked.
@@ -15,7 +15,7 @@ from relay.config.problems import InputError
 _OPTIONS = {
     "masquerade": ("listen", "name"),
     "expose": ("allow", "source", "name"),
-    "forward": ("allow", "name"),
+    "forward": ("allow", "source", "name"),
 }
 _FORMS = {
     "masquerade": "10.0.0.0/24 -> 199.0.0.1 pptp",

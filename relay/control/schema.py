@@ -12,6 +12,7 @@ from protocols.addr import show_ip
 from protocols.esp.codec import show_spi
 from protocols.esp.contacts import EspSession
 from protocols.esp.told import Told
+from protocols.forward.session import ForwardSession
 from protocols.ike.association import IkeSession
 from protocols.natt.mapping import NattSession
 from protocols.sessions import Role, Session
@@ -62,9 +63,9 @@ class Dates:
 
 
 def session(one: Session, dates: Dates) -> Document:
-    """One session; an exposed server is ``server``, every other inside host is ``client``."""
+    """One session; who is exposed or forwarded to is ``server``, every other inside host is ``client``."""
     now = dates.clock()
-    inside = "server" if one.role is Role.EXPOSE else "client"
+    inside = "client" if one.role is Role.MASQUERADE else "server"
     document: Document = {
         "id": one.id,
         "protocol": one.protocol,
@@ -90,6 +91,10 @@ def session(one: Session, dates: Dates) -> Document:
         case NattSession():
             document["ports"] = {inside: one.host_port, "gateway": one.public_port}
             document["keepalives"], document["ike_messages"] = one.keepalives, one.messages
+        case ForwardSession():
+            document["listen"] = one.listen
+            if one.peer_port:
+                document["ports"] = {"server": one.server_port, "peer": one.peer_port}
     return document
 
 

@@ -36,6 +36,7 @@ class Traffic:
     source: Network | None = None
     source_port: int | None = None
     destination_port: int | None = None
+    destination: Network | None = None
 
 
 @dataclass(frozen=True, slots=True)

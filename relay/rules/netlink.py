@@ -52,6 +52,9 @@ def rule(
         found["ip_proto"] = traffic.protocol
         if traffic.source is not None and not traffic.source.is_any:
             found |= {"src": show_ip(traffic.source.address), "src_len": traffic.source.mask.bit_count()}
+        if traffic.destination is not None and not traffic.destination.is_any:
+            to = traffic.destination
+            found |= {"dst": show_ip(to.address), "dst_len": to.mask.bit_count()}
         if traffic.source_port is not None:
             found["sport_range"] = f"{traffic.source_port}:{traffic.source_port}"
         if traffic.destination_port is not None:

@@ -23,7 +23,7 @@ from protocols.events import (
 _IP_TRANSPARENT: Final = 19
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 _SO_BINDTODEVICE: Final = 25
-_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 #: Connections the kernel may hold for us between two wake-ups.
 _BACKLOG: Final = 512
@@ -85,7 +85,7 @@ class _Stream(asyncio.Protocol):
         if abort:
             sock = transport.get_extra_info("socket")
             if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
             transport.abort()
         else:
             transport.close()

@@ -86,6 +86,7 @@ def test_nft_accepts_every_line(tmp_path: Path) -> None:
     lines = advice(
         "masquerade=10.0.0.0/24,10.0.1.7 -> any pptp+ipsec name staff; any -> 199.0.0.1 pptp listen 10.0.0.1",
         "expose=10.0.0.2 pptp allow any; 10.0.0.3 ipsec allow 199.0.0.0/24,199.0.0.2,10.0.0.0/16 name b",
+        "forward=tcp/80 -> 10.0.0.2:81 allow any; ip/94 -> 10.0.0.2 allow 199.0.0.1; udp/9 -> 10.0.0.2",
         lan=("eth0", "eth2"),
     )
     text = "table inet filter {\n"
@@ -112,8 +113,9 @@ def test_only_router_style_needs_net_admin() -> None:
 
 def test_low_ports_need_net_bind_service() -> None:
     both = {"CAP_NET_RAW", "CAP_NET_BIND_SERVICE"}
-    assert needed("forward=tcp/80 -> 10.0.0.2; ip/94 -> 10.0.0.2") == both
-    assert needed("forward=tcp/8080 -> 10.0.0.2") == {"CAP_NET_RAW"}
+    assert needed("forward=tcp/80 -> 10.0.0.2 source gateway") == both
+    assert needed("forward=tcp/8080 -> 10.0.0.2 source gateway") == {"CAP_NET_RAW"}
+    assert needed("forward=tcp/80 -> 10.0.0.2; ip/94 -> 10.0.0.2") == {*both, "CAP_NET_ADMIN"}
     assert needed("expose=10.0.0.2 ipsec source gateway") == both
     assert needed("api.http=127.0.0.1:80") == both
 
@@ -127,3 +129,29 @@ def test_where_a_runtime_opens_low_ports_to_everybody_they_need_nothing(
     assert needed("expose=10.0.0.2 ipsec source gateway") == {"CAP_NET_RAW"}
     sysctl.unlink()
     assert needed("expose=10.0.0.2 ipsec source gateway") == {"CAP_NET_RAW", "CAP_NET_BIND_SERVICE"}
+
+
+def test_a_forward_opens_its_port_and_lets_the_servers_answers_in() -> None:
+    lines = advice("forward=tcp/80 -> 10.0.0.2:8080 allow 199.0.0.2,10.1.0.0/16 name web")
+    assert lines.inward == (
+        'iifname "eth1" ip saddr { 199.0.0.2, 10.1.0.0/16 } tcp dport 80 accept comment "web"',
+        'iifname "eth0" ip saddr 10.0.0.2 tcp sport 8080 ct state established accept comment "web"',
+        'iifname "eth0" ip saddr 10.1.0.0/16 tcp dport 80 accept comment "web"',
+        f'iifname "eth1" {ERRORS}',
+        f'iifname "eth0" {ERRORS}',
+    )
+    assert lines.outward[:3] == (
+        'oifname "eth0" ip daddr 10.0.0.2 tcp dport 8080 accept comment "web"',
+        'oifname "eth1" ip daddr { 199.0.0.2, 10.1.0.0/16 } tcp sport 80 accept comment "web"',
+        'oifname "eth0" ip daddr 10.1.0.0/16 tcp sport 80 accept comment "web"',
+    )
+
+
+def test_a_forwarded_protocol_is_the_same_both_ways() -> None:
+    lines = advice("forward=ip/94 -> 10.0.0.2 allow any name fwz;tcp/25 -> 10.0.0.3 name closed")
+    assert lines.inward[:3] == (
+        'iifname "eth1" ip protocol 94 accept comment "fwz"',
+        'iifname "eth0" ip saddr 10.0.0.2 ip protocol 94 accept comment "fwz"',
+        'iifname "eth0" ip saddr 10.0.0.0/8 ip protocol 94 accept comment "fwz"',
+    )
+    assert not [line for line in lines.inward if "25" in line]

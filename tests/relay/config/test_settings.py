@@ -5,7 +5,19 @@ from pathlib import Path
 import pytest
 
 from protocols.addr import Network, parse_ip
-from protocols.policy import Expose, Ipsec, Limits, Masquerade, Pairing, Policy, PptpTimers, Refuse, Source
+from protocols.policy import (
+    Expose,
+    Forward,
+    ForwardTimers,
+    Ipsec,
+    Limits,
+    Masquerade,
+    Pairing,
+    Policy,
+    PptpTimers,
+    Refuse,
+    Source,
+)
 from relay.config import Settings, differences, load, needs_restart, policy, unserved
 from relay.config.cautions import address_cautions, cautions
 from relay.config.interfaces import lan_interfaces
@@ -37,6 +49,10 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
             "limits.new_per_second=7",
             "limits.icmp_per_second=6",
             "pptp.echo_after=1",
+            "forward=tcp/80 -> 10.0.0.3:8080 allow 199.0.0.9 name web;ip/94 -> 10.0.0.4 name fwz",
+            "forward[0].source=gateway",
+            "forwarding.tcp=3h",
+            "forwarding.tcp_transitory=5m",
             "pptp.echo_timeout=2",
             "pptp.handshake_timeout=3",
             "pptp.message_timeout=4",
@@ -73,6 +89,19 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
                 source=Source.GATEWAY,
             ),
         ),
+        forward=(
+            Forward(
+                name="web",
+                protocol=6,
+                port=80,
+                server=parse_ip("10.0.0.3"),
+                server_port=8080,
+                allow=(Network.parse("199.0.0.9"),),
+                source=Source.GATEWAY,
+            ),
+            Forward("fwz", 94, 0, parse_ip("10.0.0.4"), 0, ()),
+        ),
+        forwarding=ForwardTimers(tcp=10800, tcp_transitory=300),
         refuse=Refuse.SILENT,
         limits=Limits(sessions=9, sessions_per_client=8, new_per_second=7, icmp_per_second=6),
         pptp=PptpTimers(
@@ -93,7 +122,7 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
 
 
 UNSERVED = [
-    pytest.param("forward=tcp/80 -> 10.0.0.2 allow any", "forward[0]", "leave it out", id="forward"),
+    pytest.param("forward=ip/94 -> 10.0.0.2", "forward[0].listen", "leave it out", id="forward"),
     pytest.param(
         'ddns=[{provider = "url", host = "vpn.example.org", url = "https://example.org"}]',
         "ddns[0]",
@@ -127,6 +156,7 @@ def test_differences_are_the_keys_that_changed() -> None:
         "forward[0].listen",
         "forward[0].server",
         "forward[0].allow",
+        "forward[0].source",
     ]
 
 

@@ -217,6 +217,32 @@ CASES = [
         id="forward-of-an-exposed-port",
     ),
     pytest.param(
+        '[[masquerade]]\nclients=["any"]\nservers=["any"]\nproto=["ipsec"]\n'
+        '[[forward]]\nlisten="ip/50"\nserver="10.0.0.3"',
+        6,
+        "forward[0].listen",
+        'masquerade rule "masquerade-1"',
+        "leave one",
+        id="forward-of-what-clients-use",
+    ),
+    pytest.param(
+        '[[masquerade]]\nclients=["any"]\nservers=["any"]\nproto=["ipsec"]\n'
+        '[[forward]]\nlisten="udp/61000"\nserver="10.0.0.3"',
+        6,
+        "forward[0].listen",
+        "one of ipsec.ports",
+        "ipsec.ports",
+        id="forward-of-a-port-that-is-given-out",
+    ),
+    pytest.param(
+        '[[forward]]\nlisten="ip/94"\nserver="10.0.0.3"\nsource="gateway"',
+        4,
+        "forward[0].source",
+        "cannot tell peers apart",
+        "keep",
+        id="a-protocol-without-ports-from-our-address",
+    ),
+    pytest.param(
         '[[ddns]]\nprovider = "url"\nhost = "vpn.example.org"', 1, "ddns[0].url", "missing", "url", id="ddns"
     ),
     pytest.param(

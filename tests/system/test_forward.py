@@ -1,0 +1,231 @@
+"""Generic forwards between real sockets, with the real daemon between them."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns import Namespace
+from tests.system.home import CALLER, CLIENT, PATIENCE, PEER, PUBLIC, SERVER, Daemon, Home, until
+
+RULES = f"""
+[[forward]]
+name = "web"
+listen = "tcp/80"
+server = "{SERVER}:8080"
+allow = ["{CALLER}", "10.0.0.0/24"]
+
+[[forward]]
+name = "mail"
+listen = "tcp/25"
+server = "{SERVER}"
+allow = ["any"]
+source = "gateway"
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon(house: Home) -> Daemon:
+    return house.run(RULES)
+
+
+@contextlib.contextmanager
+def listening(host: Namespace, port: int) -> Iterator[socket.socket]:
+    with host.entered():
+        sock = socket.create_server(("0.0.0.0", port))
+    sock.settimeout(PATIENCE)
+    with sock:
+        yield sock
+
+
+def connect(host: Namespace, to: str, port: int, timeout: float = PATIENCE) -> socket.socket:
+    with host.entered():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect((to, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def joined(
+    house: Home, host: Namespace, port: int, server_port: int
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection through the gateway: its near and its far end."""
+    with (
+        listening(house.server, server_port) as at_server,
+        connect(host, PUBLIC, port) as near,
+        at_server.accept()[0] as far,
+    ):
+        far.settimeout(PATIENCE)
+        yield near, far
+
+
+def sessions(daemon: Daemon) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = daemon.document("sessions")["sessions"]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(daemon: Daemon) -> Iterator[None]:
+    yield
+    until(lambda: not sessions(daemon))
+
+
+WAYS = [
+    pytest.param("caller", 80, 8080, CALLER, id="source-kept"),
+    pytest.param("caller", 25, 25, "10.0.0.1", id="source-ours"),
+    pytest.param("client", 80, 8080, PUBLIC, id="neighbour"),
+]
+
+
+@pytest.mark.parametrize(("who", "port", "server_port", "seen"), WAYS)
+def test_bytes_go_both_ways_and_the_server_sees_whom_it_should(
+    house: Home, daemon: Daemon, who: str, port: int, server_port: int, seen: str
+) -> None:
+    with joined(house, getattr(house, who), port, server_port) as (near, far):
+        assert far.getpeername()[0] == seen
+        near.sendall(b"question")
+        assert far.recv(100) == b"question"
+        far.sendall(b"answer")
+        assert near.recv(100) == b"answer"
+        (row,) = sessions(daemon)
+        assert (row["protocol"], row["role"], row["server"]) == ("tcp", "forward", SERVER)
+        assert (row["listen"], row["state"]) == (f"tcp/{port}", "established")
+        assert row["octets"] == {"outbound": 6, "inbound": 8}
+        assert row["ports"] == {"server": server_port, "peer": near.getsockname()[1]}
+
+
+def test_a_half_closed_connection_still_carries_the_answer(house: Home, daemon: Daemon) -> None:
+    with joined(house, house.caller, 80, 8080) as (near, far):
+        near.sendall(b"all of it")
+        near.shutdown(socket.SHUT_WR)
+        assert far.recv(100) == b"all of it"
+        assert far.recv(100) == b""
+        until(lambda: sessions(daemon)[0]["state"] == "closing")
+        far.sendall(b"late answer")
+        assert near.recv(100) == b"late answer"
+        far.close()
+        assert near.recv(100) == b""
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_a_reset_arrives_as_a_reset(house: Home, daemon: Daemon, by_server: bool) -> None:
+    with joined(house, house.caller, 80, 8080) as ends:
+        one, other = reversed(ends) if by_server else ends
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        one.close()
+        with pytest.raises(ConnectionResetError):
+            other.recv(100)
+
+
+def test_a_server_that_does_not_listen_is_told_as_a_reset(house: Home, daemon: Daemon) -> None:
+    with connect(house.caller, PUBLIC, 80) as near, pytest.raises(ConnectionResetError):
+        near.recv(100)
+    assert daemon.drops()["unreachable"] >= 1
+
+
+def test_who_is_not_allowed_gets_no_connection(house: Home, daemon: Daemon) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        connect(house.peer, PUBLIC, 80)
+    until(lambda: daemon.drops().get("no-rule", 0) >= 1)
+
+
+def test_a_sender_is_held_up_by_a_receiver_that_does_not_read(house: Home, daemon: Daemon) -> None:
+    """What piles up stays within the kernel's buffers, and nothing is lost when reading begins."""
+    total, piece = 64 << 20, bytes(range(256)) * 256
+    with joined(house, house.caller, 80, 8080) as (near, far):
+        near.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while sent < total:
+                sent += near.send(piece)
+                if sent % (1 << 20) < len(piece):
+                    until(lambda: True)
+        near.setblocking(True)
+        near.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            while sent < total:
+                sent += near.send(piece)
+        assert sent < 32 << 20
+        received = 0
+        while received < sent:
+            received += len(far.recv(1 << 20))
+        assert received == sent
+
+
+def test_bulk_arrives_whole_in_both_directions(house: Home, daemon: Daemon) -> None:
+    size = 16 << 20
+    payload = bytes(range(256)) * (size // 256)
+    with joined(house, house.caller, 80, 8080) as (near, far):
+        writers = [threading.Thread(target=end.sendall, args=(payload,)) for end in (near, far)]
+        for writer in writers:
+            writer.start()
+        got = {near: bytearray(), far: bytearray()}
+
+        def read(end: socket.socket) -> None:
+            while len(got[end]) < size:
+                got[end] += end.recv(1 << 20)
+
+        readers = [threading.Thread(target=read, args=(end,)) for end in (near, far)]
+        for reader in readers:
+            reader.start()
+        for thread in (*writers, *readers):
+            thread.join(PATIENCE)
+        assert got[near] == payload
+        assert got[far] == payload
+        (row,) = sessions(daemon)
+        assert row["octets"] == {"outbound": size, "inbound": size}
+
+
+def test_a_killed_session_resets_both_ends(house: Home, daemon: Daemon) -> None:
+    with joined(house, house.caller, 80, 8080) as (near, far):
+        until(lambda: sessions(daemon)[0]["state"] == "established")
+        assert daemon.command("sessions", "kill", str(sessions(daemon)[0]["id"])).returncode == 0
+        for end in (near, far):
+            with pytest.raises(ConnectionResetError):
+                end.recv(100)
+
+
+def test_the_routers_own_program_keeps_the_port_at_its_other_address(house: Home, daemon: Daemon) -> None:
+    with house.gateway.entered():
+        sock = socket.create_server(("10.0.0.1", 80))
+    with sock, connect(house.client, "10.0.0.1", 80):
+        sock.settimeout(PATIENCE)
+        sock.accept()[0].close()
+
+
+def test_a_port_that_somebody_has_is_said_with_what_to_do(house: Home, daemon: Daemon) -> None:
+    with house.gateway.entered():
+        sock = socket.create_server(("0.0.0.0", 8443))
+    with sock:
+        config = daemon.directory / "vpnmasq.toml"
+        old = config.read_text()
+        config.write_text(
+            f'{old}\n[[forward]]\nlisten = "tcp/8443"\nserver = "{SERVER}"\nallow = ["{PEER}"]\n'
+        )
+        done = daemon.command("reload")
+        assert "tcp/8443 on eth1 is taken by another program" in done.stderr
+        assert "ss -ltnp sport = :8443" in done.stderr
+    assert daemon.command("reload").returncode == 0
+    with listening(house.server, 8443) as at_server, connect(house.peer, PUBLIC, 8443):
+        at_server.accept()[0].close()
+    config.write_text(old)
+    assert daemon.command("reload").returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        connect(house.peer, PUBLIC, 8443)
+
+
+def test_status_shows_the_rules(house: Home, daemon: Daemon) -> None:
+    rules = daemon.document("status")["rules"]
+    assert [(rule["name"], rule["role"], rule["protocols"]) for rule in rules] == [
+        ("web", "forward", ["tcp/80"]),
+        ("mail", "forward", ["tcp/25"]),
+    ]
+    assert CLIENT
