@@ -70,6 +70,58 @@ class StreamClose:
     abort: bool = False
 
 
+class Kind(Enum):
+    """How packets of a flow are told from others, and what is rewritten in them besides their addresses.
+
+    GRE   by the Call ID, which is rewritten (RFC 2637 §4.1)
+    ESP   by the SPI, which is not
+    NATT  by the ports, which are rewritten; only ESP in UDP, and not what else comes that way (RFC 3948)
+    UDP   the same for all datagrams
+    IP    by the protocol alone
+    """
+
+    GRE = "gre"
+    ESP = "esp"
+    NATT = "natt"
+    UDP = "udp"
+    IP = "ip"
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """One direction of a data flow as the kernel can carry it without us.
+
+    ``label``: Call ID, SPI, both ports in one integer, or 0; what it is on arrival and on departure.
+    """
+
+    kind: Kind
+    protocol: int
+    side: Side
+    #: What its packets arrive with …
+    sender: Ip4
+    addressed: Ip4
+    label: int
+    #: … and leave with.
+    source: Ip4
+    target: Ip4
+    new_label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Let the kernel carry a flow from now on; ``flow`` is its number, and never used again."""
+
+    flow: int
+    shortcut: Shortcut
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """The kernel must not carry the flow any more; its packets come to us again."""
+
+    flow: int
+
+
 @dataclass(frozen=True, slots=True)
 class Splice:
     """Dial a server for a connection that was accepted as ``stream``, and carry bytes between the two.
@@ -126,5 +178,6 @@ class SessionClosed:
 
 
 SessionEvent = SessionOpened | SessionChanged | SessionClosed
-Action = Drop | Send | Connect | StreamWrite | StreamClose | Splice | Examine | Cut | SessionEvent
+StreamAction = Connect | StreamWrite | StreamClose | Splice | Examine | Cut
+Action = Drop | Send | StreamAction | Offload | Unload | SessionEvent
 Verdict = Destination | Drop

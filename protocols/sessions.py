@@ -41,6 +41,12 @@ class Traffic:
     octets: int = 0
     last_seen: float = 0.0
 
+    def add(self, packets: int, octets: int, last_seen: float, _sequence: int = 0) -> None:
+        """Count packets that the kernel has carried."""
+        self.packets += packets
+        self.octets += octets
+        self.last_seen = max(self.last_seen, last_seen)
+
 
 @dataclass(slots=True, eq=False)
 class Session:
@@ -61,6 +67,8 @@ class Session:
     call_ids: dict[str, int] = field(default_factory=dict)
     outbound: Traffic = field(default_factory=Traffic)
     inbound: Traffic = field(default_factory=Traffic)
+    #: How many of its flows the kernel carries.
+    offloaded: int = 0
 
     def idle_since(self) -> float:
         """When something was last heard on any of the session's channels."""

@@ -18,7 +18,7 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 # command:package; what is found is not installed again
 DEMO_PACKAGES=(nft:nftables ip:iproute2)
-TEST_PACKAGES=(ethtool:ethtool ping:iputils-ping modprobe:kmod ps:procps conntrack:conntrack tcpdump:tcpdump groff:groff-base systemd-analyze:systemd)
+TEST_PACKAGES=(ethtool:ethtool ping:iputils-ping modprobe:kmod ps:procps conntrack:conntrack tcpdump:tcpdump groff:groff-base systemd-analyze:systemd clang:clang llvm-strip:llvm)
 
 die() {
   printf '\n%s: %s\n' "${0##*/}" "$1" >&2
@@ -63,6 +63,8 @@ install_packages() { # COMMAND:PACKAGE...
   local pair missing=()
   for pair; do command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}"); done
   [ -e /etc/protocols ] || missing+=(netbase) # nft and ip know protocols by name from there
+  # what the fast path's program is compiled with, for those who have a compiler
+  [ -e /usr/include/bpf/bpf_helpers.h ] || ! printf '%s\n' "$@" | grep -q ^clang: || missing+=(libbpf-dev libbpf1)
   python_with_venv >/dev/null || missing+=(python3 python3-venv)
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || die "missing: ${missing[*]}, and there is no apt-get here." \
@@ -128,7 +130,7 @@ prepare() {
   trap 'rm -f "$log"' EXIT
   [ "$profile" = demo ] || { packages+=("${TEST_PACKAGES[@]}"); requirement='.[test]'; }
   install_packages "${packages[@]}"
-  key=$(cat "$root/pyproject.toml" - <<<"$root" | sha256sum)
+  key=$(cat "$root/pyproject.toml" "$root"/relay/fastpath/bpf/* - <<<"$root" | sha256sum)
   for other in test "$profile"; do # what the tests need includes what the demo needs
     stamp="$root/.venv/.ready-$other"
     [ "$(cat "$stamp" 2>/dev/null)" != "$key" ] || [ ! -x "$root/.venv/bin/vpnmasq" ] || { rm -f "$log"; return 0; }

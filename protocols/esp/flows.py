@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from protocols import ipv4
-from protocols.actions import Destination, Side
+from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.addr import Ip4
 from protocols.checksum import checksum
 from protocols.sessions import Traffic
@@ -81,6 +81,26 @@ class Flow(Traffic):
     def sent_as(self) -> FlowKey:
         """What the flow's packets carry when they have left us."""
         return flow_key(self.source, self.target, self.spi)
+
+    @property
+    def shortcut(self) -> Shortcut:
+        """The flow as the kernel can carry it."""
+        return Shortcut(
+            kind=Kind.ESP,
+            protocol=ipv4.ESP,
+            side=self.side,
+            sender=self.sender,
+            addressed=self.addressed,
+            label=self.spi,
+            source=self.source,
+            target=self.target,
+            new_label=self.spi,
+        )
+
+    def add(self, packets: int, octets: int, last_seen: float, sequence: int = 0) -> None:
+        """As Traffic, with the number of the last of the packets."""
+        Traffic.add(self, packets, octets, last_seen)
+        self.sequence = sequence
 
     def carry(self, packet: bytes, header: ipv4.Header, *, now: float) -> bytes:
         """Count a packet of the slow lane and rewrite it as ``forward`` does."""

@@ -22,7 +22,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 
-from protocols.actions import Destination, Side
+from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.addr import Ip4
 from protocols.checksum import checksum
 from protocols.gre.codec import FIRST_WORDS
@@ -79,6 +79,21 @@ class Flow(Traffic):
     def sent_as(self) -> FlowKey:
         """What the flow's packets carry when they have left us."""
         return flow_key(self.source, self.target, self.call_id)
+
+    @property
+    def shortcut(self) -> Shortcut:
+        """The flow as the kernel can carry it."""
+        return Shortcut(
+            kind=Kind.GRE,
+            protocol=_GRE,
+            side=self.side,
+            sender=self.sender,
+            addressed=self.addressed,
+            label=self.shown_id,
+            source=self.source,
+            target=self.target,
+            new_label=self.call_id,
+        )
 
 
 class FlowTable:

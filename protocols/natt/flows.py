@@ -25,7 +25,7 @@ being just that sum, and goes the long way.
 import struct
 from dataclasses import dataclass, field
 
-from protocols.actions import Destination, Side
+from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.checksum import checksum
 from protocols.sessions import Traffic
 from protocols.udp import Endpoint
@@ -42,6 +42,7 @@ _UDP = 17
 _IS_FRAGMENT = 0x3FFF  # More Fragments, or an offset
 _TTL_AT = 8
 _CHECKSUM_AT = 10
+_PORTS = 0xFFFFFFFF
 #: Ones' complement sums are sums modulo this.
 _MODULUS = 0xFFFF
 _read = struct.Struct("!BxHxxHBBxxQIHHI").unpack_from
@@ -87,6 +88,25 @@ class Flow:
     def sent_as(self) -> FlowKey:
         """What they carry when they have left us."""
         return flow_key(self.source, self.target)
+
+    @property
+    def shortcut(self) -> Shortcut:
+        """The flow as the kernel can carry it."""
+        return Shortcut(
+            kind=Kind.NATT,
+            protocol=_UDP,
+            side=self.side,
+            sender=self.sender[0],
+            addressed=self.addressed[0],
+            label=self.key & _PORTS,
+            source=self.source[0],
+            target=self.target[0],
+            new_label=self.ports,
+        )
+
+    def add(self, packets: int, octets: int, last_seen: float, _sequence: int = 0) -> None:
+        """Count packets that the kernel has carried."""
+        self.traffic.add(packets, octets, last_seen)
 
 
 class FlowTable:

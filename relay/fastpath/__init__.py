@@ -1,0 +1,56 @@
+"""The fast path: flows that the kernel carries without us.
+
+    abi       what the program in the kernel and we share
+    bpf/      the program (C), built when the package is (contrib/build)
+    kernel    the fast path itself
+    libbpf    loads the program; the only file that knows libbpf
+    links     attaches it to interfaces
+    null      the twin that carries nothing, and says why
+    routes    where a flow's packets leave
+    ways      … and follows that when routes change
+
+The core decides which flows (protocols.offload); here is how.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from protocols.actions import Shortcut, Side
+from protocols.offload import Carried
+
+
+class FastPath(Protocol):
+    """Carries flows. All methods are for the loop's thread and do not block."""
+
+    @property
+    def reason(self) -> str:
+        """Why it carries nothing; empty when it does."""
+
+    @property
+    def refused(self) -> int:
+        """Flows that it had no room for."""
+
+    def __len__(self) -> int:
+        """How many flows it carries now."""
+
+    def attach(self, name: str, side: Side) -> None:
+        """Look at the packets that arrive on an interface; once more when the interface was replaced.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+
+    def offload(self, number: int, shortcut: Shortcut) -> bool:
+        """Carry a flow from now on; False when there is no room for it."""
+
+    def unload(self, number: int) -> None:
+        """Carry it no longer."""
+
+    def carried(self, number: int) -> Carried | None:
+        """What a flow has carried so far; None if it is not carried."""
+
+    def changes(self) -> Iterator[tuple[int, Carried]]:
+        """Some of the flows that have carried something since they were looked at last; all in turn."""
+
+    def close(self) -> None:
+        """Leave the kernel as it was."""

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the program shares with user space: relay/fastpath/abi.py is the other side, and tests hold the
+ * two against each other.
+ */
+#ifndef VPNMASQ_FLOW_H
+#define VPNMASQ_FLOW_H
+
+#include <linux/types.h>
+
+enum side {
+	SIDE_LAN = 0,
+	SIDE_WAN = 1,
+};
+
+/* How a flow's packets are recognised and what is rewritten in them. */
+enum kind {
+	KIND_GRE = 1, /* PPTP: addresses and Call ID (RFC 2637 4.1) */
+	KIND_ESP = 2, /* addresses; the SPI is covered by the ends' integrity check (RFC 4303 2) */
+	KIND_NATT = 3, /* ESP in UDP: addresses and ports; IKE and keepalives are not for us (RFC 3948) */
+	KIND_UDP = 4, /* addresses and ports */
+	KIND_IP = 5, /* any other protocol: addresses */
+};
+
+/* What a flow's packets carry when they arrive. */
+struct flow_key {
+	__be32 source;
+	__be32 target;
+	__be32 label; /* Call ID in the last 16 bits; SPI; both ports as they lie in the packet; 0 */
+	__u8 protocol;
+	__u8 side; /* enum side */
+	__u8 zero[2];
+};
+_Static_assert(sizeof(struct flow_key) == 16, "struct flow_key");
+
+/*
+ * What they leave with, and what they amount to. User space reads the counters where they are (mmap), so
+ * reading back costs no system call; one flow has a cache line to itself.
+ */
+struct slot {
+	__be32 source;
+	__be32 target;
+	__be32 label;
+	__u16 hop; /* index into hops */
+	__u16 kind; /* enum kind */
+	__u64 packets;
+	__u64 octets; /* of whole IP packets */
+	__u64 last_seen; /* CLOCK_MONOTONIC, nanoseconds, as exact as a timer tick */
+	__u32 sequence; /* of the last ESP packet */
+	__u32 zero[5];
+};
+_Static_assert(sizeof(struct slot) == 64, "struct slot");
+
+/* A way out. Interface 0: there is none at the moment, and packets are user space's. */
+struct hop {
+	__u32 interface;
+	__be32 gateway; /* 0: the packet's destination is a neighbour itself */
+	__u32 mtu;
+};
+_Static_assert(sizeof(struct hop) == 12, "struct hop");
+
+#define MOST_HOPS 1024
+
+#endif

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Forwards the packets of flows that user space has told us of; all others are none of our business and go
+ * on as if we were not here, also everything that is unusual in a packet of a known flow.
+ *
+ * It runs where packets enter an interface (tc ingress), before netfilter and routing. There is one program for
+ * each side of the gateway and each form of link layer, so that nothing has to be looked up for that.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/pkt_cls.h>
+#include <stddef.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "maps.h"
+#include "parse.h"
+#include "rewrite.h"
+
+/* The next program, or the stack: user space will see it if it is ours. */
+#define PASS TC_ACT_UNSPEC
+
+#define AF_INET 2
+
+/* Whether the way out takes the packet as it is: RFC 1812 4.3.3.3 has user space answer if it does not. */
+static __always_inline int fits(const struct __sk_buff *skb, const struct packet *p, __u16 kind, __u32 mtu)
+{
+	if (!skb->gso_size)
+		return p->total <= mtu;
+	/* Merged datagrams are taken apart again on their way out; nothing else comes merged. */
+	return (kind == KIND_NATT || kind == KIND_UDP) &&
+	       sizeof(struct iphdr) + sizeof(struct udp_header) + skb->gso_size <= mtu;
+}
+
+static __always_inline void count(const struct __sk_buff *skb, const struct packet *p, struct slot *flow, __u64 now)
+{
+	__u64 packets = 1, octets = p->total;
+
+	if (skb->gso_segs > 1) {
+		packets = skb->gso_segs;
+		octets += (packets - 1) * (sizeof(struct iphdr) + sizeof(struct udp_header));
+	}
+	__sync_fetch_and_add(&flow->packets, packets);
+	__sync_fetch_and_add(&flow->octets, octets);
+	flow->last_seen = now;
+	if (flow->kind == KIND_ESP)
+		flow->sequence = bpf_ntohl(((struct esp_header *)p->payload)->sequence);
+}
+
+static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 offset)
+{
+	struct bpf_redir_neigh neighbour = {};
+	struct flow_key key;
+	struct packet p;
+	struct slot *flow;
+	struct hop *hop;
+	__u64 now, *until;
+	__u32 *slot, index = 0;
+
+	/* Not of a VLAN on top of this interface, nor overheard by it. */
+	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || skb->pkt_type != PACKET_HOST)
+		return PASS;
+	if (parse_ip(skb, offset, &p))
+		return PASS;
+	parse_key(&p, side, &key);
+	slot = bpf_map_lookup_elem(&flows, &key);
+	if (!slot)
+		return PASS;
+	flow = bpf_map_lookup_elem(&slots, slot);
+	if (!flow)
+		return PASS;
+	now = bpf_ktime_get_coarse_ns();
+	until = bpf_map_lookup_elem(&lease, &index);
+	if (!until || now > *until)
+		return PASS;
+	index = flow->hop;
+	hop = bpf_map_lookup_elem(&hops, &index);
+	if (!hop || !hop->interface)
+		return PASS;
+
+	if (p.ip->ttl < 2 || p.total < sizeof(struct iphdr) || offset + p.total > skb->len)
+		return PASS;
+	if (ip_sum(p.ip) != 0xffff || parse_payload(&p, flow->kind) || !fits(skb, &p, flow->kind, hop->mtu))
+		return PASS;
+	if (offset + p.total < skb->len) {
+		/* Ethernet fills up short frames; that is not part of the packet. */
+		if (skb->gso_size || bpf_skb_change_tail(skb, offset + p.total, 0) || parse_ip(skb, offset, &p))
+			return PASS;
+	}
+
+	count(skb, &p, flow, now);
+	neighbour.nh_family = AF_INET;
+	neighbour.ipv4_nh = hop->gateway ? hop->gateway : flow->target;
+	rewrite(skb, offset, &p, flow);
+	return bpf_redirect_neigh(hop->interface, &neighbour, sizeof(neighbour), 0);
+}
+
+SEC("tc")
+int lan_ethernet(struct __sk_buff *skb)
+{
+	return forward(skb, SIDE_LAN, ETH_HLEN);
+}
+
+SEC("tc")
+int wan_ethernet(struct __sk_buff *skb)
+{
+	return forward(skb, SIDE_WAN, ETH_HLEN);
+}
+
+/* Links without a header of their own: ppp, tun. */
+SEC("tc")
+int lan_plain(struct __sk_buff *skb)
+{
+	return forward(skb, SIDE_LAN, 0);
+}
+
+SEC("tc")
+int wan_plain(struct __sk_buff *skb)
+{
+	return forward(skb, SIDE_WAN, 0);
+}
+
+char LICENSE[] SEC("license") = "GPL";

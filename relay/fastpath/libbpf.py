@@ -1,0 +1,264 @@
+"""libbpf, by ctypes: the only file that knows it; and bpf(2) itself where libbpf 1.1 lacks a function.
+
+libbpf loads an object file: it makes the maps, ties the programs to them and hands them to the verifier.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from relay.kernel import KernelError
+
+_LIBRARY: Final = "libbpf.so.1"
+
+# linux/bpf.h
+_BPF_ANY: Final = 0
+_BPF_LINK_CREATE: Final = 28
+_BPF_TCX_INGRESS: Final = 46
+
+# bpf/libbpf.h: enum bpf_tc_attach_point
+_BPF_TC_INGRESS: Final = 1
+_BPF_TC_F_REPLACE: Final = 1
+
+#: Of our clsact filters: before most people's own.
+_PRIORITY: Final = 0x4D51
+
+#: bpf(2) by the machine (asm/unistd.h): libc has no function for it.
+_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "armv7l": 386, "i686": 357, "ppc64le": 361}
+
+#: What a verifier says is long, and its last lines are the ones that matter.
+_LAST_WORDS: Final = 3
+
+_Print = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+class _TcHook(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("ifindex", ctypes.c_int),
+        ("attach_point", ctypes.c_int),
+        ("parent", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    )
+
+
+class _TcOpts(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("prog_fd", ctypes.c_int),
+        ("flags", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    )
+
+
+class _LinkCreate(ctypes.Structure):
+    """The part of union bpf_attr that BPF_LINK_CREATE reads for TCX; zero: at the end, without a rival."""
+
+    _fields_ = (
+        ("prog_fd", ctypes.c_uint32),
+        ("target_ifindex", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("relative_fd", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+        ("expected_revision", ctypes.c_uint64),
+    )
+
+
+class Libbpf:
+    """The library, opened.
+
+    Raises:
+        KernelError: it is not there.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._lib = lib = ctypes.CDLL(_LIBRARY, use_errno=True)
+        except OSError as error:
+            raise KernelError(f"{_LIBRARY} is not there", "apt-get install libbpf1") from error
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._said: list[str] = []
+        # Kept, for the library calls it for as long as it lives.
+        self._print = _Print(self._listen)
+        lib.libbpf_set_print(self._print)
+        for name in ("open_file", "find_map_by_name", "find_program_by_name"):
+            getattr(lib, f"bpf_object__{name}").restype = ctypes.c_void_p
+
+    def _listen(self, level: int, form: bytes, arguments: int) -> int:
+        text = ctypes.create_string_buffer(8192)
+        self._libc.vsnprintf(text, ctypes.c_size_t(len(text)), form, ctypes.c_void_p(arguments))
+        if level == 0:  # LIBBPF_WARN
+            self._said += [line.strip() for line in text.value.decode(errors="replace").splitlines()]
+        return 0
+
+    def _refused(self, doing: str, code: int) -> KernelError:
+        code = abs(code)
+        said, self._said = [line for line in self._said if line], []
+        why = "; ".join([os.strerror(code), *said[-_LAST_WORDS:]])
+        remedy = "run as root or with CAP_BPF and CAP_NET_ADMIN" if code == errno.EPERM else ""
+        return KernelError(f"{doing}: {why}", remedy)
+
+    def _failed(self, doing: str) -> KernelError:
+        return self._refused(doing, ctypes.get_errno())
+
+    # -- objects ---------------------------------------------------------------------------------------
+
+    def load(self, path: Path, sizes: dict[str, int]) -> "Object":
+        """Load an object file; ``sizes`` are the most entries of its maps, where they differ.
+
+        Raises:
+            KernelError: the file is not one, or the kernel refuses it; with the verifier's last words.
+        """
+        self._said.clear()
+        lib = self._lib
+        handle = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not handle:
+            raise self._failed(f"read {path.name}")
+        loaded = Object(self, handle)
+        try:
+            for name, most in sizes.items():
+                lib.bpf_map__set_max_entries(ctypes.c_void_p(loaded.map(name)), ctypes.c_uint32(most))
+            code = lib.bpf_object__load(ctypes.c_void_p(handle))
+            if code:
+                raise self._refused("load the program", code)
+        except BaseException:
+            loaded.close()
+            raise
+        return loaded
+
+    def close(self, handle: int) -> None:
+        """Free an object: what nothing else holds is gone from the kernel."""
+        self._lib.bpf_object__close(ctypes.c_void_p(handle))
+
+    def find(self, handle: int, what: str, name: str) -> int:
+        """The address of a map or program of an object.
+
+        Raises:
+            KernelError: it has none of this name: it was made for another version of ours.
+        """
+        found: int | None = getattr(self._lib, f"bpf_object__find_{what}_by_name")(
+            ctypes.c_void_p(handle), name.encode()
+        )
+        if not found:
+            raise KernelError(f"the object has no {what} {name!r}", "install vpnmasq again")
+        return found
+
+    def fd(self, what: str, address: int) -> int:
+        """The file descriptor of a loaded map or program; it is the object's."""
+        number: int = getattr(self._lib, f"bpf_{what}__fd")(ctypes.c_void_p(address))
+        return number
+
+    # -- maps ------------------------------------------------------------------------------------------
+
+    def update(self, map_fd: int, key: bytes, value: bytes) -> int:
+        """Enter or replace an element; 0, or the errno: E2BIG, ENOMEM when there is no room."""
+        done: int = self._lib.bpf_map_update_elem(map_fd, key, value, ctypes.c_uint64(_BPF_ANY))
+        return -done
+
+    def delete(self, map_fd: int, key: bytes) -> int:
+        """Take an element out; 0, or the errno: ENOENT when there is none."""
+        done: int = self._lib.bpf_map_delete_elem(map_fd, key)
+        return -done
+
+    def lookup(self, map_fd: int, key: bytes, size: int) -> bytes | None:
+        """An element's value; None when there is none."""
+        value = ctypes.create_string_buffer(size)
+        return value.raw if self._lib.bpf_map_lookup_elem(map_fd, key, value) == 0 else None
+
+    # -- attaching -------------------------------------------------------------------------------------
+
+    def link(self, program: int, interface: int) -> int:
+        """Attach a program to an interface's ingress by TCX; a file descriptor that holds it there.
+
+        Raises:
+            OSError: EINVAL where the kernel has no TCX (before 6.6).
+        """
+        number = _NUMBERS.get(os.uname().machine)
+        if number is None:
+            raise OSError(errno.EINVAL, "the number of bpf(2) is not known for this machine")
+        attr = _LinkCreate(prog_fd=program, target_ifindex=interface, attach_type=_BPF_TCX_INGRESS)
+        fd: int = self._libc.syscall(
+            ctypes.c_long(number), _BPF_LINK_CREATE, ctypes.byref(attr), ctypes.sizeof(attr)
+        )
+        if fd < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return fd
+
+    def attach(self, program: int, interface: int, handle: int) -> None:
+        """Attach a program to an interface's ingress by clsact, in place of another with this handle.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        self._said.clear()
+        hook = _hook(interface)
+        code = self._lib.bpf_tc_hook_create(ctypes.byref(hook))
+        if code not in (0, -errno.EEXIST):
+            raise self._refused("make a clsact qdisc", code)
+        opts = _opts(handle, prog_fd=program, flags=_BPF_TC_F_REPLACE)
+        code = self._lib.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(opts))
+        if code:
+            raise self._refused("attach the program", code)
+
+    def detach(self, interface: int, handle: int) -> None:
+        """Take what ``attach`` has put there away. The qdisc stays: others may use it."""
+        hook, opts = _hook(interface), _opts(handle)
+        self._lib.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(opts))
+
+
+def _opts(handle: int, **fields: int) -> _TcOpts:
+    return _TcOpts(size=ctypes.sizeof(_TcOpts), handle=handle, priority=_PRIORITY, **fields)
+
+
+def _hook(interface: int) -> _TcHook:
+    return _TcHook(size=ctypes.sizeof(_TcHook), ifindex=interface, attach_point=_BPF_TC_INGRESS)
+
+
+class Object:
+    """A loaded object file. Use as a context manager."""
+
+    def __init__(self, library: Libbpf, handle: int) -> None:
+        self.library = library
+        self._handle: int | None = handle
+
+    def map(self, name: str) -> int:
+        """The address of a map.
+
+        Raises:
+            KernelError: there is none of this name.
+        """
+        assert self._handle is not None
+        return self.library.find(self._handle, "map", name)
+
+    def map_fd(self, name: str) -> int:
+        """The file descriptor of a map. Raises: as ``map``."""
+        return self.library.fd("map", self.map(name))
+
+    def program_fd(self, name: str) -> int:
+        """The file descriptor of a program. Raises: as ``map``."""
+        assert self._handle is not None
+        return self.library.fd("program", self.library.find(self._handle, "program", name))
+
+    def close(self) -> None:
+        """Close maps and programs; what is attached stays so."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                self.library.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()

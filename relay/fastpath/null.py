@@ -1,0 +1,39 @@
+"""The fast path that carries nothing: everything passes user space."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protocols.actions import Shortcut, Side
+from protocols.offload import Carried
+
+
+@dataclass(slots=True)
+class NullFastPath:
+    """Implements FastPath; ``reason`` says why there is no other."""
+
+    reason: str
+    refused: int = 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def attach(self, name: str, side: Side) -> None:
+        """Nothing to attach."""
+
+    def offload(self, number: int, shortcut: Shortcut) -> bool:
+        """Never."""
+        return False
+
+    def unload(self, number: int) -> None:
+        """Nothing to unload."""
+
+    def carried(self, number: int) -> Carried | None:
+        """Nothing."""
+        return None
+
+    def changes(self) -> Iterator[tuple[int, Carried]]:
+        """None."""
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing to leave."""

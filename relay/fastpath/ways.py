@@ -1,0 +1,95 @@
+"""The ways out of all offloaded flows, kept in step with the kernel's routing.
+
+Flows share them: there is one for each interface and next hop, and a flow's slot has its number. When routes
+change, every destination is looked up anew, a slice at a time, so that ten thousand of them do not hold up
+packets.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from protocols.addr import Ip4
+from relay.fastpath import abi
+from relay.fastpath.routes import NO_WAY, Routes, Way
+
+#: Destinations looked up in one go: about five milliseconds' worth.
+_SLICE = 256
+
+
+@dataclass(slots=True)
+class _Destination:
+    way: Way
+    #: Slots of the flows that go there.
+    slots: set[int] = field(default_factory=set)
+
+
+class Ways:
+    """Numbers for ways out. ``write`` puts one into the kernel, ``turn`` gives a slot another one."""
+
+    def __init__(
+        self, routes: Routes, write: Callable[[int, Way], None], turn: Callable[[int, int], None]
+    ) -> None:
+        self._routes = routes
+        self._write = write
+        self._turn = turn
+        self._destinations: dict[Ip4, _Destination] = {}
+        #: Number 0 is of none; a number is used anew when nobody has it.
+        self._numbers: dict[Way, int] = {NO_WAY: 0}
+        self._free = list(range(abi.MOST_HOPS - 1, 0, -1))
+        self._stale: Iterator[Ip4] = iter(())
+
+    def enter(self, target: Ip4, slot: int) -> int | None:
+        """The number of the way to a flow's target; None when there are too many different ones."""
+        destination = self._destinations.get(target)
+        if destination is None:
+            way = self._routes.way(target)
+            if self._number(way) is None:
+                return None
+            destination = self._destinations[target] = _Destination(way)
+        destination.slots.add(slot)
+        return self._numbers[destination.way]
+
+    def leave(self, target: Ip4, slot: int) -> None:
+        """The flow is gone."""
+        destination = self._destinations[target]
+        destination.slots.discard(slot)
+        if not destination.slots:
+            del self._destinations[target]
+
+    def changed(self) -> None:
+        """Routes, rules or interfaces have changed: nothing is sure any more."""
+        self._routes.forget()
+        self._stale = iter(list(self._destinations))
+
+    def follow(self) -> bool:
+        """Look up some more destinations; whether there are others left."""
+        targets = list(islice(self._stale, _SLICE))
+        for target in targets:
+            destination = self._destinations.get(target)
+            if destination is None:
+                continue
+            way = self._routes.way(target)
+            if way == destination.way:
+                continue
+            number = self._number(way)
+            destination.way = way if number is not None else NO_WAY
+            for slot in destination.slots:
+                self._turn(slot, number or 0)
+        return len(targets) == _SLICE
+
+    def _number(self, way: Way) -> int | None:
+        number = self._numbers.get(way)
+        if number is None:
+            if not self._free:
+                self._collect()
+            if not self._free:
+                return None
+            number = self._numbers[way] = self._free.pop()
+            self._write(number, way)
+        return number
+
+    def _collect(self) -> None:
+        used = {destination.way for destination in self._destinations.values()} | {NO_WAY}
+        for way in [way for way in self._numbers if way not in used]:
+            self._free.append(self._numbers.pop(way))

@@ -1,0 +1,171 @@
+"""The fast path's program, loaded into the kernel and run there on one packet (BPF_PROG_TEST_RUN, bpf(2)).
+
+with loaded() as program:
+    program.knows(Shortcut(...))
+    assert program.run(Side.LAN, packet) == rewritten
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from protocols.actions import Shortcut, Side
+from relay.fastpath import abi, kernel
+from relay.fastpath.kernel import KernelFastPath
+from relay.fastpath.routes import Way
+from relay.kernel import KernelError
+
+_BPF: Final = 321
+_BPF_PROG_TEST_RUN: Final = 10
+
+#: What the program answers: the packet goes on as if nothing had happened, or leaves at once.
+PASS: Final = 0xFFFFFFFF
+REDIRECT: Final = 7
+
+ETHERNET: Final = bytes.fromhex("000000000000 020000000002 0800")
+MTU: Final = 1500
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _TestRun(ctypes.Structure):
+    _fields_ = (
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_uint64),
+        ("ctx_out", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    )
+
+
+class Context(ctypes.Structure):
+    """struct __sk_buff, of which a test may set what is named here."""
+
+    _fields_ = (
+        ("before", ctypes.c_uint32 * 41),
+        ("gso_segs", ctypes.c_uint32),
+        ("socket", ctypes.c_uint64),
+        ("gso_size", ctypes.c_uint32),
+        ("after", ctypes.c_uint32 * 3),
+    )
+
+
+@dataclass
+class Ran:
+    """What a run came to: the verdict, the packet as it is then, and nanoseconds."""
+
+    verdict: int
+    packet: bytes
+    duration: int
+
+
+class FixedWays:
+    """Stands in for the routing table: every target is a neighbour on one interface."""
+
+    def __init__(self, way: Way) -> None:
+        self.fixed = way
+
+    def way(self, _destination: int) -> Way:
+        """The one way."""
+        return self.fixed
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
+
+class Program:
+    """The loaded program and its tables."""
+
+    def __init__(self, fastpath: KernelFastPath) -> None:
+        self.fastpath = fastpath
+        self._numbers = itertools.count(1)
+
+    def knows(self, shortcut: Shortcut) -> int:
+        """Enter a flow; its number."""
+        number = next(self._numbers)
+        assert self.fastpath.offload(number, shortcut)
+        return number
+
+    def forget(self) -> None:
+        """Know no flow any more."""
+        for number in list(self.fastpath._numbers):
+            self.fastpath.unload(number)
+
+    def run(
+        self,
+        side: Side,
+        packet: bytes,
+        *,
+        frame: bytes = ETHERNET,
+        repeat: int = 1,
+        context: Context | None = None,
+    ) -> Ran:
+        """Have a packet arrive in an Ethernet frame, and see what leaves, without the frame."""
+        data = frame + packet
+        out = ctypes.create_string_buffer(len(data) + 64)
+        source = ctypes.create_string_buffer(data, len(data))
+        attr = _TestRun(
+            prog_fd=self.fastpath._object.program_fd(abi.PROGRAMS[side, True]),
+            data_size_in=len(data),
+            data_size_out=len(out),
+            data_in=ctypes.addressof(source),
+            data_out=ctypes.addressof(out),
+            repeat=repeat,
+        )
+        if context is not None:
+            attr.ctx_size_in, attr.ctx_in = ctypes.sizeof(context), ctypes.addressof(context)
+        if _libc.syscall(_BPF, _BPF_PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return Ran(attr.retval, out.raw[len(frame) : attr.data_size_out], attr.duration)
+
+
+@contextlib.contextmanager
+def loaded(most: int = 64, way: Way | None = None) -> Iterator[Program]:
+    """The program, with room for so many flows; all of which leave by one way."""
+    fastpath = KernelFastPath(most, instance="test")
+    fixed: Any = FixedWays(way or Way(1, 0, MTU))
+    fastpath._ways._routes = fixed
+    try:
+        yield Program(fastpath)
+    finally:
+        fastpath.close()
+
+
+def built() -> str:
+    """Why the program cannot be loaded here; empty when it can. What is out of date is compiled anew."""
+    if os.geteuid() != 0:
+        return "loading programs into the kernel needs root"
+    where = Path(__file__).resolve().parents[2] / "contrib" / "build" / "hatch_build.py"
+    spec = importlib.util.spec_from_file_location("hatch_build", where)
+    assert spec is not None
+    assert spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    if not build.up_to_date():
+        problem: str = build.compile_program()
+        if problem:
+            return f"the program cannot be compiled: {problem}"
+    assert build.OBJECT == kernel.OBJECT
+    try:
+        with loaded():
+            return ""
+    except KernelError as error:
+        return str(error)

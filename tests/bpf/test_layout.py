@@ -1,0 +1,97 @@
+"""The structures that both sides share, as the compiler laid them out (BTF) and as abi.py packs them."""
+
+import ctypes
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from protocols.actions import Kind, Shortcut, Side
+from protocols.addr import Ip4
+from relay.fastpath import abi, kernel
+
+_STRUCT: Final = 4  # BTF_KIND_STRUCT
+
+
+class _Type(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_uint32), ("info", ctypes.c_uint32), ("size", ctypes.c_uint32))
+
+
+class _Member(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("bits", ctypes.c_uint32))
+
+
+class Types:
+    """The object's types."""
+
+    def __init__(self) -> None:
+        self._lib = lib = ctypes.CDLL("libbpf.so.1")
+        lib.btf__parse.restype = lib.btf__type_by_id.restype = ctypes.c_void_p
+        lib.btf__name_by_offset.restype = ctypes.c_char_p
+        self._btf = ctypes.c_void_p(lib.btf__parse(bytes(kernel.OBJECT), None))
+
+    def offsets(self, name: str) -> tuple[int, dict[str, int]]:
+        """A structure's size, and its members with the octets before them."""
+        number = self._lib.btf__find_by_name_kind(self._btf, name.encode(), _STRUCT)
+        at = self._lib.btf__type_by_id(self._btf, number)
+        found = _Type.from_address(at)
+        members = (_Member * (found.info & 0xFFFF)).from_address(at + ctypes.sizeof(_Type))
+        names = (self._lib.btf__name_by_offset(self._btf, member.name).decode() for member in members)
+        return found.size, dict(zip(names, (member.bits // 8 for member in members), strict=True))
+
+    def close(self) -> None:
+        self._lib.btf__free(self._btf)
+
+
+@pytest.fixture(scope="module")
+def types() -> Iterator[Types]:
+    opened = Types()
+    yield opened
+    opened.close()
+
+
+SHORTCUT: Final = Shortcut(
+    Kind.UDP, 17, Side.WAN, Ip4(0x01020304), Ip4(0x05060708), 0x11121314, Ip4(0x21), Ip4(0x31), 0x41424344
+)
+
+
+def test_a_key(types: Types) -> None:
+    size, at = types.offsets("flow_key")
+    key = abi.key(SHORTCUT)
+    assert len(key) == abi.KEY.size == size
+    assert key[at["source"] :][:4] == bytes.fromhex("01020304")
+    assert key[at["target"] :][:4] == bytes.fromhex("05060708")
+    assert key[at["label"] :][:4] == bytes.fromhex("11121314")
+    assert key[at["protocol"]] == 17
+    assert key[at["side"]] == 1
+    assert key[at["zero"] :] == bytes(2)
+
+
+def test_a_slot(types: Types) -> None:
+    size, at = types.offsets("slot")
+    slot = abi.slot(SHORTCUT, 7)
+    assert len(slot) == abi.SLOT_SIZE == size
+    assert slot[at["source"] :][:4] == bytes.fromhex("00000021")
+    assert slot[at["target"] :][:4] == bytes.fromhex("00000031")
+    assert slot[at["label"] :][:4] == bytes.fromhex("41424344")
+    assert abi.HOP_INDEX.unpack_from(slot, at["hop"]) == (7,)
+    assert at["hop"] == abi.HOP_AT
+    assert slot[at["kind"]] == abi.KernelKind.UDP
+    assert at["packets"] == abi.COUNTERS_AT
+
+
+def test_counters(types: Types) -> None:
+    _, at = types.offsets("slot")
+    memory = bytearray(abi.SLOT_SIZE)
+    for name, value, width in (("packets", 1, 8), ("octets", 2, 8), ("last_seen", 3, 8), ("sequence", 4, 4)):
+        memory[at[name] : at[name] + width] = value.to_bytes(width, "little")
+    assert abi.COUNTERS.unpack_from(memory, abi.COUNTERS_AT) == (1, 2, 3, 4)
+
+
+def test_a_hop(types: Types) -> None:
+    size, at = types.offsets("hop")
+    hop = abi.hop(5, 0x0A000001, 1500)
+    assert len(hop) == abi.HOP_SIZE == size
+    assert int.from_bytes(hop[at["interface"] :][:4], "little") == 5
+    assert hop[at["gateway"] :][:4] == bytes.fromhex("0a000001")
+    assert int.from_bytes(hop[at["mtu"] :][:4], "little") == 1500
