@@ -329,6 +329,27 @@ def test_a_routers_masquerade_and_stateful_firewall_leave_the_ports_alone(
         house.gateway.sh("nft delete table ip router")
 
 
+def test_a_pair_that_was_told_is_delivered_before_its_owner_has_said_a_word(
+    house: Home, daemon: Daemon
+) -> None:
+    first, second, far = (
+        house.raw(house.client, ESP),
+        house.raw(house.second, ESP),
+        house.raw(house.peer, ESP),
+    )
+    done = daemon.command("pair", "add", PEER, "0xc0de0002", SECOND, "--lifetime", "1m")
+    assert (done.returncode, done.stderr) == (0, "")
+    esp(far, PEER, PUBLIC, 0xC0DE0002, 9000)
+    assert told(second.receive(protocol=ESP)) == (PEER, SECOND, 0xC0DE0002, 9000)
+    assert first.nothing()
+    (row,) = daemon.document("sessions")["sessions"]
+    assert (row["client"], row["state"], row["confidence"]) == (SECOND, "confirmed", 1.0)
+    (pair,) = daemon.document("pairs")["pairs"]
+    assert (pair["client"], pair["spi"]) == (SECOND, "0xc0de0002")
+    assert daemon.command("pair", "del", PEER, "0xc0de0002").returncode == 0
+    assert daemon.document("pairs")["pairs"] == []
+
+
 def test_clients_that_the_router_had_masqueraded_before_go_on_with_us(
     house: Home, daemon: Daemon, udp: Open
 ) -> None:
@@ -352,24 +373,3 @@ def test_an_ipsec_daemon_of_this_host_is_detected(house: Home, udp: Open) -> Non
     assert refused.ends() == 1
     assert "udp/500 on eth0 is taken by another program" in refused.log()
     assert "HOWTO §3.14" in refused.log()
-
-
-def test_a_pair_that_was_told_is_delivered_before_its_owner_has_said_a_word(
-    house: Home, daemon: Daemon
-) -> None:
-    first, second, far = (
-        house.raw(house.client, ESP),
-        house.raw(house.second, ESP),
-        house.raw(house.peer, ESP),
-    )
-    done = daemon.command("pair", "add", PEER, "0xc0de0002", SECOND, "--lifetime", "1m")
-    assert (done.returncode, done.stderr) == (0, "")
-    esp(far, PEER, PUBLIC, 0xC0DE0002, 9000)
-    assert told(second.receive(protocol=ESP)) == (PEER, SECOND, 0xC0DE0002, 9000)
-    assert first.nothing()
-    (row,) = daemon.document("sessions")["sessions"]
-    assert (row["client"], row["state"], row["confidence"]) == (SECOND, "confirmed", 1.0)
-    (pair,) = daemon.document("pairs")["pairs"]
-    assert (pair["client"], pair["spi"]) == (SECOND, "0xc0de0002")
-    assert daemon.command("pair", "del", PEER, "0xc0de0002").returncode == 0
-    assert daemon.document("pairs")["pairs"] == []
