@@ -76,6 +76,7 @@ class Reason(Enum):
     LIMIT_SESSIONS = "limit-sessions"
     LIMIT_PER_HOST = "limit-per-host"
     LIMIT_RATE = "limit-rate"
+    LIMIT_FILES = "limit-files"
     NO_CALL_ID = "no-call-id"
     NO_ADDRESS = "no-address"
     DRAINING = "draining"
@@ -147,6 +148,7 @@ HELP: dict[Reason, str] = {
     Reason.LIMIT_SESSIONS: "limits.sessions is reached",
     Reason.LIMIT_PER_HOST: "limits.sessions_per_client is reached for this host",
     Reason.LIMIT_RATE: "limits.new_per_second is exceeded",
+    Reason.LIMIT_FILES: "no more files may be open; raise LimitNOFILE= in the systemd unit, or ulimit -n",
     Reason.NO_CALL_ID: "no free Call ID towards this peer",
     Reason.NO_ADDRESS: "the WAN interface has no address, so there is nothing to answer from",
     Reason.DRAINING: "the gateway is shutting down and takes no new sessions",

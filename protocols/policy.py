@@ -58,6 +58,10 @@ class Expose:
     source: Source = Source.KEEP
 
 
+#: More than any machine has ports for.
+MOST_STREAMS: Final = 1 << 18
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """A port of ours, or an IP protocol, goes to one server inside (HOWTO §3.5: ipportfw, ipfwd)."""
@@ -86,6 +90,8 @@ class Limits:
     sessions_per_client: int = 64
     new_per_second: int = 200
     icmp_per_second: int = 100
+    #: TCP connections that the shell can hold open, two for each PPTP control connection.
+    streams: int = MOST_STREAMS
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,12 +76,12 @@ def main(options: RunOptions) -> int:
         missing = privileges.missing(Capability[name] for name in needed_capabilities(wanted))
         if missing:
             return _complain(Exit.NO_PRIVILEGE, *privileges.explain(missing).splitlines())
-        files = _FILES_PER_FORWARD if wanted.forward else _FILES_PER_SESSION
-        privileges.raise_open_files(wanted.limits.sessions * files + _FILES_OF_OURS)
+        per_session = _FILES_PER_FORWARD if wanted.forward else _FILES_PER_SESSION
+        files = _open_files(wanted.limits.sessions * per_session)
         lock = Path(f"{wanted.api.socket}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
         with hold(lock), hold_name(wanted.name):
-            return int(uvloop.run(Daemon(settings, options).run()))
+            return int(uvloop.run(Daemon(settings, options, files).run()))
     except ConfigError as error:
         return _complain(Exit.BAD_CONFIGURATION, *(str(problem) for problem in error.problems))
     except (KernelError, ControlError, Held) as error:
@@ -99,6 +99,16 @@ def _load(options: RunOptions) -> Settings:
     return settings
 
 
+def _open_files(for_sessions: int) -> int:
+    """Raise the limit of open files for so many as far as we may; what it is then."""
+    needed = for_sessions + _FILES_OF_OURS
+    files = privileges.raise_open_files(needed)
+    if files < needed:
+        advice = "raise LimitNOFILE= in the systemd unit, or ulimit -n, or lower limits.sessions"
+        _log.warning("not enough files for limits.sessions", files=files, needed=needed, advice=advice)
+    return files
+
+
 def _complain(status: Exit, *lines: str) -> int:
     for line in lines:
         click.echo(f"vpnmasq: {line}", err=True)
@@ -108,8 +118,9 @@ def _complain(status: Exit, *lines: str) -> int:
 class Daemon:
     """One run of the gateway, on one loop."""
 
-    def __init__(self, settings: Settings, options: RunOptions) -> None:
+    def __init__(self, settings: Settings, options: RunOptions, files: int) -> None:
         self._settings = settings
+        self._streams = max(0, files - _FILES_OF_OURS)
         self._options = options
         self._changing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -152,7 +163,7 @@ class Daemon:
 
     async def _move_in(self, house: AsyncExitStack) -> None:
         settings, loop = self._settings.config, asyncio.get_running_loop()
-        policy = config.policy(self._settings)
+        policy = self._policy(self._settings)
         interface = await aside(_wan_interface, settings)
         lan_interfaces = await aside(_lan_interfaces, settings, interface)
         self._addresses = await aside(_addresses, settings, interface)
@@ -278,15 +289,18 @@ class Daemon:
             changed = config.differences(self._settings, settings)
             before, self._settings = self._settings, settings
             try:
-                await self._live_by(config.policy(settings))
+                await self._live_by(self._policy(settings))
             except (KernelError, OSError) as error:
                 self._settings = before
-                await self._live_by(config.policy(before))
+                await self._live_by(self._policy(before))
                 raise ReloadRefused([str(error)]) from error
             logs.configure(settings.config.log.level, settings.config.log.format)
             await self._live_at(await aside(_addresses, settings.config, self._service.wan.interface))
             _log.info("reloaded", changed=changed)
             return changed
+
+    def _policy(self, settings: Settings) -> Policy:
+        return config.policy(settings, streams=self._streams)
 
     async def _live_by(self, policy: Policy) -> None:
         """Use a policy, at the addresses of now, everywhere.

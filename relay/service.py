@@ -25,6 +25,9 @@ from relay.station import Station
 
 _log = structlog.get_logger("vpnmasq")
 
+#: What one has to do something about, if it has happened at all.
+_TO_BE_TOLD = (Reason.AH, Reason.FWZ, Reason.LIMIT_FILES)
+
 #: Oddities of this many pairs of hosts are shown.
 _MOST_WARNINGS = 5
 
@@ -187,7 +190,7 @@ class Service:
 
     def _seen(self) -> list[str]:
         """What came that cannot work, or is odd."""
-        hopeless = [HELP[reason] for reason in (Reason.AH, Reason.FWZ) if self.gateway.drops[reason]]
+        hopeless = [HELP[reason] for reason in _TO_BE_TOLD if self.gateway.drops[reason]]
         return [*hopeless, *islice(self.gateway.esp.warnings.values(), _MOST_WARNINGS)]
 
     def _sockets(self) -> list[SocketStatus]:

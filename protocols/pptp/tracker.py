@@ -110,6 +110,8 @@ class PptpTracker:
     def _accepted(self, event: StreamAccepted, now: float) -> list[Action]:
         route = self.admission.admit(event.side, event.local, event.remote)
         refusal = route if isinstance(route, Reason) else None
+        if refusal is None and len(self._streams) + 2 > self._registry.limits.streams:
+            refusal = Reason.LIMIT_FILES
         if refusal is None:
             refusal = self._registry.refusal(event.remote, now=now)
         if refusal is not None or isinstance(route, Reason):

@@ -11,8 +11,8 @@ from relay.config.problems import Problem
 from relay.config.settings import Settings
 
 
-def policy(settings: Settings) -> core.Policy:
-    """Return the rules and limits in the core's terms."""
+def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Policy:
+    """Return the rules and limits in the core's terms; ``streams`` is how many the shell can hold."""
     config = settings.config
     limits, pptp, ipsec = config.limits, config.pptp, config.ipsec
     first, last = ipsec.ports.split("-")
@@ -48,6 +48,7 @@ def policy(settings: Settings) -> core.Policy:
             sessions_per_client=limits.sessions_per_client,
             new_per_second=limits.new_per_second,
             icmp_per_second=limits.icmp_per_second,
+            streams=streams,
         ),
         pptp=core.PptpTimers(
             echo_after=pptp.echo_after,

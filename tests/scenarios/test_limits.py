@@ -37,6 +37,17 @@ def test_connections_over_the_limit_are_refused_until_one_ends() -> None:
     assert world.dial(Ip4(CLIENT + 7), PEER).closed is None
 
 
+def test_connections_that_would_take_too_many_files_are_refused_until_one_ends() -> None:
+    world = World(policy(STAFF, limits=Limits(streams=5)))
+    first = world.dial(CLIENT, PEER)
+    world.dial(CLIENT_2, PEER)
+    late = world.dial(Ip4(CLIENT + 7), PEER)
+    assert late.closed == "rst"
+    assert world.drops[-1].reason is Reason.LIMIT_FILES
+    first.hangs_up()
+    assert world.dial(Ip4(CLIENT + 7), PEER).closed is None
+
+
 @pytest.mark.parametrize(("host", "to", "side"), [(CLIENT, PEER, Side.LAN), (PEER, WAN, Side.WAN)])
 def test_one_host_has_a_share_and_leaves_the_rest_to_others(host: Ip4, to: Ip4, side: Side) -> None:
     world = World(policy(STAFF, expose(), limits=Limits(sessions_per_client=2)))

@@ -414,6 +414,24 @@ def test_relay_style_becomes_router_style_by_a_reload(house: Home) -> None:
     assert call(house, house.caller, PUBLIC, house.server).server.far_end == CALLER
 
 
+def test_without_files_to_spare_it_serves_fewer_and_says_so(house: Home) -> None:
+    """160 files are enough for 16 connections beside our own."""
+    daemon = house.run(under=("prlimit", "--nofile=160:160"))
+    assert '"files": 160' in daemon.log()
+    with house.listen(house.peer) as listening:
+        tunnel = house.tunnel(house.client, PEER, listening)
+        first = [house.dial(house.second, PEER) for _ in range(40)]
+        until(lambda: daemon.drops().get("limit-files", 0) == 25)
+        assert len(daemon.document("sessions")["sessions"]) == 16
+        assert "LimitNOFILE" in daemon.document("status")["attention"][0]
+        assert carries(house, tunnel)
+        for one in first:
+            one.sock.close()
+    until(lambda: len(daemon.document("sessions")["sessions"]) == 1)
+    assert carries(house, call(house, house.client, PEER, house.peer))
+    assert daemon.stop() == 0
+
+
 # -- dying and coming back -------------------------------------------------------------------------------
 
 
