@@ -18,11 +18,10 @@ import click
 import structlog
 import uvloop
 
-from protocols.addr import Ip4, parse_ip, show_ip
-from protocols.admission import Addresses
+from protocols.addr import show_ip
 from protocols.gateway import Gateway
 from protocols.policy import Policy
-from relay import addresses, config, logs, privileges, systemd
+from relay import addresses, config, logs, privileges, systemd, uplink
 from relay.announce import announce
 from relay.aside import aside
 from relay.cli.exits import Exit
@@ -34,6 +33,7 @@ from relay.control.daemon import FastPathStatus, ReloadRefused, WanStatus
 from relay.control.feed import Feed
 from relay.control.server import ApiOptions, ControlError, ControlServer
 from relay.datapath import Datapath, Observer
+from relay.following import Follower
 from relay.interceptor import Interceptor
 from relay.kernel import KernelError
 from relay.lock import Held, hold, hold_name
@@ -46,7 +46,9 @@ from relay.sockets import raw
 from relay.sockets.splices import Splices
 from relay.sockets.streams import Streams
 from relay.station import Station
+from relay.uplink import Uplink
 from relay.wakeup import Ticker
+from relay.watcher import Watcher
 
 _log = structlog.get_logger("vpnmasq")
 
@@ -147,9 +149,7 @@ class Daemon:
             self._watch_signals()
             async with self._changing:
                 await self._move_in(house)
-            self._service.state = "ready"
-            systemd.ready(self._service.summary())
-            _log.info("ready", interface=self._service.wan.interface)
+            self._begin()
             house.enter_context(Ticker(_REPORT, lambda: systemd.status(self._service.summary())))
             watched = systemd.watchdog_interval()
             if watched is not None:
@@ -159,16 +159,28 @@ class Daemon:
             systemd.stopping("waiting for sessions to end")
             await self._drain()
 
+    def _begin(self) -> None:
+        """Serve, as soon as there is an address."""
+        service = self._service
+        if service.state == "starting" and service.wan.address is not None:
+            service.state = "ready"
+            _log.info("ready", interface=service.wan.interface)
+        elif service.state == "starting":
+            _log.warning("waiting", reason=service.summary())
+        # Also while we wait: a network that comes late is no reason for systemd to end us.
+        if service.state != "draining":
+            systemd.ready(service.summary())
+
     # -- moving in and out -----------------------------------------------------------------------------
 
     async def _move_in(self, house: AsyncExitStack) -> None:
         settings, loop = self._settings.config, asyncio.get_running_loop()
         policy = self._policy(self._settings)
-        interface = await aside(_wan_interface, settings)
+        first = uplink.found(settings, await aside(uplink.eyes(settings, ())), None)
+        interface = first.interface.name
         lan_interfaces = await aside(_lan_interfaces, settings, interface)
-        self._addresses = await aside(_addresses, settings, interface)
-        gateway = Gateway(policy, self._addresses, random=SystemRandom().randrange)
-        self._service = service = self._make_service(gateway, policy, interface)
+        gateway = Gateway(policy, first.addresses, random=SystemRandom().randrange)
+        self._service = service = self._make_service(gateway, policy, first)
         sender = raw.sender(settings.sockets.receive_buffer)
         house.callback(sender.close)
         observer = Observer(service.dropped, service.session_event)
@@ -191,27 +203,48 @@ class Daemon:
             settings.sockets.receive_buffer,
             settings.sockets.batch,
         )
-        self._plan = Plan.of(policy, self._addresses.wan)
+        plan = Plan.of(policy, first.address)
         house.callback(service.station.close)
         house.callback(service.holds.close)
-        await service.station.open(self._plan)
+        await service.station.open(plan)
         self._interceptor = Interceptor(settings, lan_interfaces, interface)
         house.push_async_callback(self._interceptor.remove)
         service.attention = self._interceptor.attention
-        await self._interceptor.install(self._plan, policy.lan_networks)
+        self._follower = self._make_follower(first)
+        scene = await aside(uplink.eyes(settings, lan_interfaces))
+        self._follower.indexes |= {name: scene.interfaces[name].index for name in lan_interfaces}
+        # With this the WAN's sockets are opened, too, if it is there.
+        await self._follower.live_in(scene, loop.time())
+        await self._interceptor.install(self._follower.plan, policy.lan_networks)
         house.enter_context(Mender(self._interceptor, self._tasks.create_task))
         house.callback(service.feed.close, "the gateway stops")
         await house.enter_async_context(ControlServer(service, _api_options(self._settings)))
         house.enter_context(Ticker(_REPORT, service.report_drops))
         privileges.keep_only()
-        watched = [*lan_interfaces, interface]
-        watcher = addresses.Watcher(watched, self._interface_changed)
-        await house.enter_async_context(watcher)
-        self._indexes = {name: found.index for name, found in watcher.current.items()}
+        self._watcher = Watcher(
+            uplink.eyes(settings, lan_interfaces),
+            self._follower.changed,
+            whole=uplink.whole(settings),
+            routes=settings.wan.interface == "auto",
+        )
+        await house.enter_async_context(self._watcher)
+        # What changed before it was watched.
+        await self._follower.live_in(self._watcher.current, loop.time())
 
-    def _make_service(self, gateway: Gateway, policy: Policy, interface: str) -> Service:
+    def _make_follower(self, first: Uplink) -> Follower:
+        return Follower(
+            service=self._service,
+            interceptor=self._interceptor,
+            changing=self._changing,
+            settings=lambda: self._settings.config,
+            spawn=self._tasks.create_task,
+            arrived=self._begin,
+            uplink=first,
+        )
+
+    def _make_service(self, gateway: Gateway, policy: Policy, first: Uplink) -> Service:
         clock = asyncio.get_running_loop().time
-        wan = self._addresses.wan
+        interface, wan = first.interface.name, first.address
         return Service(
             instance=self._settings.config.name,
             gateway=gateway,
@@ -254,7 +287,7 @@ class Daemon:
             self._drained.clear()
         self._stopping.set()
 
-    # -- reload and address changes --------------------------------------------------------------------
+    # -- reload --------------------------------------------------------------------
 
     def _hang_up(self) -> None:
         self._tasks.create_task(self._reload_and_log())
@@ -295,7 +328,7 @@ class Daemon:
                 await self._live_by(self._policy(before))
                 raise ReloadRefused([str(error)]) from error
             logs.configure(settings.config.log.level, settings.config.log.format)
-            await self._live_at(await aside(_addresses, settings.config, self._service.wan.interface))
+            await self._follower.look_again()
             _log.info("reloaded", changed=changed)
             return changed
 
@@ -309,46 +342,12 @@ class Daemon:
             KernelError, OSError: the kernel refuses; no session has been ended then.
         """
         service = self._service
-        plan = Plan.of(policy, self._addresses.wan)
+        plan = Plan.of(policy, self._follower.uplink.address)
         await service.station.change(plan)
         # Also when the plan is the same: the networks may differ, and our table may have been flushed.
         await self._interceptor.install(plan, policy.lan_networks)
-        self._plan = plan
         service.policy = policy
         service.datapath.perform(service.gateway.reload(policy, now=service.clock()))
-
-    def _interface_changed(self, interface: addresses.Interface) -> None:
-        self._tasks.create_task(self._follow(interface))
-
-    async def _follow(self, interface: addresses.Interface) -> None:
-        """An interface is another one under the same name, or has other addresses."""
-        async with self._changing:
-            service = self._service
-            try:
-                if interface.index is not None and interface.index != self._indexes[interface.name]:
-                    await service.station.reopen(interface.name, self._plan)
-                    self._indexes[interface.name] = interface.index
-                    _log.info("interface replaced", interface=interface.name)
-                await self._live_at(await aside(_addresses, self._settings.config, service.wan.interface))
-            except (KernelError, OSError) as error:
-                # It may be gone again already; then the next change is the one that matters.
-                _log.error("interface not in use", interface=interface.name, error=str(error))
-
-    async def _live_at(self, found: Addresses) -> None:
-        """Use these addresses everywhere; sessions on a lost one end."""
-        service, old = self._service, self._addresses
-        if found == old:
-            return
-        self._addresses = found
-        service.datapath.perform(service.gateway.address_changed(found, now=service.clock()))
-        service.datapath.perform(service.gateway.resend(now=service.clock()))
-        if found.wan == old.wan:
-            return
-        shown = None if found.wan is None else show_ip(found.wan)
-        _log.info("address changed", interface=service.wan.interface)
-        service.feed.address_changed(service.wan.interface, service.wan.address, shown)
-        service.wan = WanStatus(service.wan.interface, shown, service.clock(), service.wan.changes + 1)
-        await self._live_by(service.policy)
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
@@ -360,11 +359,6 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
 # -- what the configuration leaves to the machine ------------------------------------------------------
 
 
-def _wan_interface(settings: Config) -> str:
-    name = settings.wan.interface
-    return addresses.default_interface() if name == "auto" else name
-
-
 def _lan_interfaces(settings: Config, wan: str) -> tuple[str, ...]:
     found = lan_interfaces(settings, addresses.all_addresses(), wan)
     if not found:
@@ -372,15 +366,6 @@ def _lan_interfaces(settings: Config, wan: str) -> tuple[str, ...]:
             "no interface has an address in lan.networks", "name the LAN's interfaces in lan.interfaces"
         )
     return found
-
-
-def _addresses(settings: Config, interface: str) -> Addresses:
-    if settings.wan.address != "auto":
-        wan: Ip4 | None = parse_ip(settings.wan.address)
-    else:
-        wan = addresses.interface(interface).address
-    own = set(addresses.own_addresses())
-    return Addresses(wan, frozenset(own | {wan} if wan is not None else own))
 
 
 def _api_options(settings: Settings) -> ApiOptions:

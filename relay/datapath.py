@@ -38,6 +38,7 @@ from protocols.drops import Reason
 from protocols.events import ForwardEvent, StreamEvent
 from protocols.gateway import Gateway
 from relay.addresses import path_mtu
+from relay.recovery import Recovery
 from relay.sockets.burst import Inbox, Outbox
 from relay.sockets.raw import TRANSIENT
 from relay.sockets.splices import Splices
@@ -73,11 +74,15 @@ class Datapath:
     clock: Callable[[], float]
     observer: Observer
     counts: dict[str, SocketCount] = field(default_factory=dict)
+    recovery: Recovery = field(init=False)
     _streams: Streams = field(init=False)
     _splices: Splices = field(init=False)
     _wakeup: Wakeup = field(init=False)
     _queue: deque[Action] = field(default_factory=deque)
     _performing: bool = False
+
+    def __post_init__(self) -> None:
+        self.recovery = Recovery(self.clock)
 
     def attach(self, streams: Streams, splices: Splices) -> None:
         """Use these for what the core asks to be done with connections; to be called once, on the loop."""
@@ -94,9 +99,11 @@ class Datapath:
         receive, add, clock = inbox.receive, outbox.add, self.clock
         count = self.counts.setdefault(name, SocketCount())
         slots: list[int] = []
+        recovery = self.recovery
 
         def send() -> None:
             outbox.flush(unsent)
+            recovery.sent(len(slots))
             slots.clear()
 
         def unsent(number: int, code: int) -> None:
@@ -184,6 +191,7 @@ class Datapath:
     def _send(self, action: Send) -> None:
         try:
             self.sender.sendto(action.packet, (show_ip(action.destination), 0))
+            self.recovery.sent(1)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 mtu = path_mtu(show_ip(action.destination))

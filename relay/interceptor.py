@@ -31,7 +31,8 @@ class Interceptor:
     def __init__(self, settings: Config, lan_interfaces: Sequence[str], wan_interface: str) -> None:
         self._settings = settings
         self._lan = tuple(lan_interfaces)
-        self._wan = wan_interface
+        #: Its name; empty while it is not known.
+        self.wan = wan_interface
         self._took_over = False
         #: One change at a time, and none after the last.
         self._changing = asyncio.Lock()
@@ -148,7 +149,7 @@ class Interceptor:
         return nft.Table(
             settings.name,
             self._lan,
-            self._wan,
+            self.wan,
             settings.interception.mark,
             tuple(lan_networks),
             ipsec=ipsec is not None,

@@ -39,6 +39,7 @@ class GatewayCollector(Collector):
             "vpnmasq_wan_up", "1 while there is a WAN address", int(status.wan.address is not None)
         )
         yield CounterMetricFamily("vpnmasq_wan_changes", "Changes of the WAN address", status.wan.changes)
+        yield from _recovery(status)
         yield from _sessions(status)
         yield from _traffic(status)
         yield from _sockets(status)
@@ -63,6 +64,19 @@ class _Undescribed(GatewayCollector):
 
     def describe(self) -> list[Metric]:
         return []
+
+
+def _recovery(status: Status) -> Iterator[Metric]:
+    """Of the last change of address; no sample before there was one."""
+    for name, text, seconds in (
+        ("served", "until it was used everywhere", status.wan.served),
+        ("first_packet", "until the first packet was forwarded", status.wan.first_packet),
+    ):
+        documentation = f"From the kernel's word of the last change of the WAN address {text}"
+        gauge = GaugeMetricFamily(f"vpnmasq_wan_change_{name}_seconds", documentation)
+        if seconds is not None:
+            gauge.add_metric([], seconds)
+        yield gauge
 
 
 def _sessions(status: Status) -> Iterator[Metric]:

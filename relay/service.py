@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
 
@@ -50,6 +50,8 @@ class Service:
     started_at: float
     state: str = "starting"
     attention: list[str] = field(default_factory=list)
+    #: What is to be said of the public side.
+    uplink_attention: list[str] = field(default_factory=list)
     datapath: Datapath = field(init=False)
     station: Station = field(init=False)
     holds: PortHolds = field(default_factory=PortHolds)
@@ -107,19 +109,21 @@ class Service:
         """The state of everything now."""
         sessions = list(self.gateway.sessions())
         by_rule = Counter(session.rule for session in sessions)
+        recovery = self.datapath.recovery
         return Status(
-            state=self.state,
+            state=self._state(),
             instance=self.instance,
             version=version("vpnmasq"),
             started_at=self.started_at,
-            wan=self.wan,
+            wan=replace(self.wan, served=recovery.served, first_packet=recovery.first_packet),
             rules=self._rules(by_rule),
             sessions=Counter(session.protocol for session in sessions),
             fastpath=self.fastpath,
+            waiting=self.summary() if self.wan.address is None else "",
             drops={reason: count for reason, count in self.gateway.drops.items() if count},
             sockets=self._sockets(),
             traffic=self._traffic(sessions),
-            attention=[*self.attention, *self.station.attention, *self._seen()],
+            attention=[*self.uplink_attention, *self.attention, *self.station.attention, *self._seen()],
         )
 
     def sessions(self) -> Iterable[Session]:
@@ -155,12 +159,17 @@ class Service:
 
     def summary(self) -> str:
         """What we are doing, in one line."""
+        if self.wan.address is None and self.uplink_attention:
+            return self.uplink_attention[0]
         number = len(self.gateway.registry)
         return f"{number} session{'' if number == 1 else 's'} on {self.wan.address or 'no address yet'}"
 
     def ready(self) -> bool:
         """Whether new sessions are served."""
-        return self.state == "ready"
+        return self._state() == "ready"
+
+    def _state(self) -> str:
+        return "waiting" if self.state == "ready" and self.wan.address is None else self.state
 
     def subscribe(self) -> Subscription:
         """Follow events."""

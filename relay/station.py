@@ -56,19 +56,23 @@ class Station:
     #: (name, interface, socket) of every raw socket, for ``status``.
     raw_sockets: list[tuple[str, str, socket.socket]] = field(default_factory=list)
     attention: list[str] = field(default_factory=list)
+    #: Interfaces whose sockets are open, as far as there is a use for them.
+    _open: set[str] = field(default_factory=set)
     _doors: dict[tuple[str, str], _Door] = field(default_factory=dict)
     #: Raw sockets for UDP, by interface.
     _datagrams: dict[str, socket.socket] = field(default_factory=dict)
     _stacks: dict[tuple[str, str], ExitStack] = field(default_factory=dict)
 
     async def open(self, plan: Plan) -> None:
-        """Open everything; on failure everything opened so far is closed again.
+        """Open the LAN's sockets; on failure everything opened so far is closed again.
+
+        The WAN interface may be missing as yet: ``reopen`` it when it is there.
 
         Raises:
             KernelError: an interface is missing, a port is taken, or a capability is missing.
         """
         try:
-            for interface in (*self.lan_interfaces, self.wan_interface):
+            for interface in self.lan_interfaces:
                 await self.reopen(interface, plan)
         except BaseException:
             self.close()
@@ -80,11 +84,21 @@ class Station:
         Raises:
             KernelError: as ``open``.
         """
+        self._leave(interface)
+        await self._adapt(interface, plan)
+        self._open.add(interface)
+        self._guard(plan)
+
+    def move_wan(self, interface: str) -> None:
+        """The WAN is another interface from now on, or is not there: ``reopen`` it when it is."""
+        self._leave(self.wan_interface)
+        self.wan_interface = interface
+
+    def _leave(self, interface: str) -> None:
+        self._open.discard(interface)
         for known, part in tuple(self._stacks):
             if known == interface:
                 self._shut(interface, part)
-        await self._adapt(interface, plan)
-        self._guard(plan)
 
     async def change(self, plan: Plan) -> None:
         """Serve another plan: what it needs now is opened, what it does not is closed, filters are changed.
@@ -92,7 +106,7 @@ class Station:
         Raises:
             KernelError: a port is taken.
         """
-        for interface in (*self.lan_interfaces, self.wan_interface):
+        for interface in tuple(self._open):
             await self._adapt(interface, plan)
         if plan.transparent:
             for (interface, part), door in self._doors.items():

@@ -17,5 +17,7 @@ def command(ctx: click.Context, client: Client, *, as_json: bool) -> None:
     """Exit 0 when the gateway is ready, 1 when it is not yet or no longer, 3 when there is none."""
     status, text = client.ask("GET", "/v1/health")
     document = json.loads(text) if status == 503 else decode(status, text)
-    click.echo(text if as_json else plain(document["state"]), nl=not as_json)
+    reason = document.get("reason")
+    line = f"{document['state']}: {reason}" if reason else document["state"]
+    click.echo(text if as_json else plain(line), nl=not as_json)
     ctx.exit(Exit.DONE if document["ready"] else Exit.FAILED)

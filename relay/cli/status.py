@@ -10,7 +10,7 @@ from relay.cli.client import Client, as_json, asks
 from relay.cli.text import octets, paragraph, plain, span, table
 
 #: Colours of a terminal, by the daemon's state.
-_COLOURS = {"ready": "green", "starting": "yellow", "draining": "yellow"}
+_COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "draining": "yellow"}
 
 
 @click.command("status", short_help="Show state, WAN address, rules, losses and what needs attention.")

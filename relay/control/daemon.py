@@ -67,13 +67,17 @@ class WanStatus:
     since: float
     #: How often it changed since the start.
     changes: int = 0
+    #: Seconds from the kernel's word of the last change until it was used everywhere, and until the first
+    #: packet was forwarded; None before that.
+    served: float | None = None
+    first_packet: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """What ``vpnmasq status`` shows."""
 
-    #: "starting", "ready" or "draining".
+    #: "starting", "ready", "waiting" (for an address that was lost) or "draining".
     state: str
     #: The configuration's ``name``.
     instance: str
@@ -94,6 +98,8 @@ class Status:
     traffic: Mapping[str, Counted] = field(default_factory=dict)
     #: What an operator should look at, in whole sentences.
     attention: Sequence[str] = ()
+    #: What is waited for while the gateway cannot serve; empty when it is not the public side.
+    waiting: str = ""
 
 
 class ReloadRefused(Exception):  # noqa: N818  an answer, not a failure

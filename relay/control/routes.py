@@ -78,7 +78,8 @@ class Routes:
     async def health(self, _request: web.Request) -> web.StreamResponse:
         """Whether the gateway serves: 200 or 503."""
         ready = self._daemon.ready()
-        document = schema.health(self._daemon.status().state, ready=ready)
+        reason = "" if ready else self._daemon.status().waiting
+        document = schema.health(self._daemon.status().state, ready=ready, reason=reason)
         return answer(document, status=200 if ready else 503)
 
     async def metrics(self, _request: web.Request) -> web.StreamResponse:

@@ -128,6 +128,8 @@ def status(now: "Status", dates: Dates) -> Document:
             "address": now.wan.address,
             "since": dates.show(now.wan.since),
             "changes": now.wan.changes,
+            "served_seconds": _rounded(now.wan.served),
+            "first_packet_seconds": _rounded(now.wan.first_packet),
         },
         "rules": [dict(rule) for rule in now.rules],
         "sessions": dict(now.sessions),
@@ -162,9 +164,9 @@ def event(name: str, dates: Dates, **fields: Any) -> Document:
     return {"schema": EVENTS, "event": name, "at": dates.show(dates.clock(), digits=True), **fields}
 
 
-def health(state: str, *, ready: bool) -> Document:
-    """Whether the gateway serves."""
-    return {"schema": HEALTH, "ready": ready, "state": state}
+def health(state: str, *, ready: bool, reason: str) -> Document:
+    """Whether the gateway serves, and if not, why."""
+    return {"schema": HEALTH, "ready": ready, "state": state, "reason": reason}
 
 
 def killed(done: Sequence[str], unknown: Sequence[str]) -> Document:
@@ -180,6 +182,10 @@ def reloaded(changed: Sequence[str]) -> Document:
 def error(text: str, **fields: Any) -> Document:
     """Why a request was not served, for people."""
     return {"schema": ERROR, "error": text, **fields}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
 
 
 def _span(since: float, now: float) -> float:

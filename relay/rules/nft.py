@@ -53,6 +53,7 @@ class Table:
     #: Name of this instance.
     instance: str
     lan_interfaces: tuple[str, ...]
+    #: Empty while it is not known which it is.
     wan_interface: str
     #: What the ``ip rule`` looks for; see Interception.mark.
     mark: int
@@ -103,7 +104,8 @@ def listing(instance: str) -> str | None:
 
 def script(table: Table) -> str:
     """The transaction that ``install`` gives to nft."""
-    everywhere = _set((*table.lan_interfaces, table.wan_interface))
+    wan = (table.wan_interface,) if table.wan_interface else ()
+    everywhere = _set((*table.lan_interfaces, *wan))
     inside = _set(table.lan_interfaces)
     others = [f"iifname {inside} ip daddr {network}" for network in table.exempt]
     neighbours = "".join(f"        {other} fib daddr type != local accept\n" for other in others)

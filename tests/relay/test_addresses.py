@@ -1,19 +1,12 @@
-"""Interfaces and addresses, asked and watched in namespaces."""
+"""Interfaces and addresses, asked in namespaces."""
 
-import asyncio
-import contextlib
-import socket
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-import uvloop
 
-from protocols.addr import Ip4, parse_ip
+from protocols.addr import parse_ip
 from relay import addresses
-from relay.addresses import LEAST_MTU, Interface, Watcher
-from relay.aside import aside
+from relay.addresses import LEAST_MTU, Interface
 from relay.kernel import KernelError
 from tests.netns import Namespace, network, requires_netns
 
@@ -98,218 +91,29 @@ def test_the_path_mtu_is_that_of_the_route(box: Namespace) -> None:
     assert addresses.path_mtu("199.0.0.2") == 1280
 
 
-# -- watched -------------------------------------------------------------------------------------------
-
-Story = Callable[["Log"], Awaitable[None]]
-
-
-class Log:
-    """What a watcher reported, to be waited for."""
-
-    def __init__(self) -> None:
-        self.reported: list[Interface] = []
-        self._news = asyncio.Event()
-
-    def __call__(self, found: Interface) -> None:
-        self.reported.append(found)
-        self._news.set()
-
-    async def until(self, condition: Callable[[Interface], bool]) -> Interface:
-        """Wait until the last report fulfils a condition."""
-        async with asyncio.timeout(10):
-            while not self.reported or not condition(self.reported[-1]):
-                self._news.clear()
-                await self._news.wait()
-        return self.reported[-1]
-
-
-LOOPS = [pytest.param(asyncio.new_event_loop, id="asyncio"), pytest.param(uvloop.new_event_loop, id="uvloop")]
-
-
-@pytest.fixture(params=LOOPS)
-def play(request: pytest.FixtureRequest) -> Callable[[Story], None]:
-    """Run a story with a watcher of eth1 on each kind of event loop."""
-
-    def run(story: Story) -> None:
-        async def watched() -> None:
-            log = Log()
-            async with Watcher(["eth1"], log, settle=0.05):
-                await story(log)
-
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(watched())
-
-    return run
-
-
-def has(address: Ip4 | None) -> Callable[[Interface], bool]:
-    return lambda found: found.address == address
-
-
-def test_an_address_that_comes_changes_and_goes_is_reported(
-    box: Namespace, play: Callable[[Story], None]
-) -> None:
-    async def story(log: Log) -> None:
-        box.address("eth1", "200.200.200.200/24")
-        await log.until(has(ONE))
-        box.sh("ip -batch -", stdin="address flush dev eth1\naddress add 200.200.200.201/24 dev eth1\n")
-        await log.until(has(TWO))
-        box.sh("ip address flush dev eth1")
-        await log.until(has(None))
-        assert [found.address for found in log.reported] == [ONE, TWO, None]
-
-    play(story)
-
-
-def test_a_link_that_goes_down_and_one_that_is_deleted_are_reported(
-    box: Namespace, play: Callable[[Story], None]
-) -> None:
-    async def story(log: Log) -> None:
-        box.address("eth1", "200.200.200.200/24")
-        first = await log.until(has(ONE))
-        box.sh("ip link set eth1 down")
-        await log.until(lambda found: not found.up)
-        box.sh("ip link delete eth1")
-        assert await log.until(lambda found: not found.exists) == Interface("eth1")
-        box.sh("ip link add eth1 type veth peer name eth2")
-        again = await log.until(lambda found: found.exists)
-        assert again.index != first.index
-
-    play(story)
-
-
-def test_what_changes_and_changes_back_or_concerns_others_is_not_reported(
-    box: Namespace, play: Callable[[Story], None]
-) -> None:
-    box.address("eth1", "200.200.200.200/24")
-
-    async def story(log: Log) -> None:
-        box.sh("ip link add eth5 type veth peer name eth6")
-        box.sh(
-            "ip -batch -",
-            stdin="address add 10.0.0.5/8 dev eth5\n"
-            "address flush dev eth1\naddress add 200.200.200.200/24 dev eth1\n",
-        )
-        box.sh("ip address add 200.200.200.202/24 dev eth1")  # a secondary one
-        box.sh("ip link set eth1 mtu 1300")
-        await log.until(lambda found: found.mtu == 1300)
-        assert [found.mtu for found in log.reported] == [1300]
-
-    play(story)
-
-
-def test_changes_without_a_pause_are_reported_all_the_same(box: Namespace) -> None:
-    async def story() -> None:
-        log = Log()
-        async with Watcher(["eth1"], log, settle=0.5):
-            for number in range(1, 200):
-                box.address("eth1", f"200.200.200.{number}/24")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):  # far shorter than ``settle``
-                        await log.until(lambda found: found.address is not None)
-                        return
-            raise AssertionError("no report while changes went on")
-
-    asyncio.run(story())
-
-
-def lost_messages() -> int:
-    """How many messages the subscription that is open in this namespace has lost (/proc/net/netlink)."""
-    lines = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
-    subscribed = [fields for line in lines if int((fields := line.split())[3], 16) == 0x11]
-    ((*_, drops, _),) = subscribed
-    return int(drops)
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_change_whose_message_was_lost_is_reported_and_so_are_later_ones(
-    box: Namespace, loop: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
-    box.sh("ip link add eth5 type veth peer name eth6")
-    flood = [f"address add 10.0.{n}.1/24 dev eth5" for n in range(100)]
-
-    async def story() -> None:
-        log = Log()
-        async with Watcher(["eth1"], log, settle=0.05) as watcher:
-            watcher._subscription.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # room for a few
-            # All of it while the loop does not run, so that nobody reads: the last message finds no room.
-            box.sh("ip -batch -", stdin="\n".join([*flood, "address add 200.200.200.200/24 dev eth1"]))
-            assert lost_messages() > 50
-            await log.until(has(ONE))
-            box.sh("ip address flush dev eth1")
-            await log.until(has(None))
-            assert [found.address for found in log.reported] == [ONE, None]
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(story())
-
-
-def test_a_flood_of_changes_elsewhere_does_not_blind(box: Namespace, play: Callable[[Story], None]) -> None:
-    box.sh("ip link add eth5 type veth peer name eth6")
-    flood = [f"address add 10.{1 + n // 250}.{n % 250}.1/24 dev eth5" for n in range(1500)]
-
-    async def story(log: Log) -> None:
-        flooding = asyncio.get_running_loop().run_in_executor(
-            None, lambda: box.sh("ip -batch -", stdin="\n".join(flood))
-        )
-        box.address("eth1", "200.200.200.200/24")
-        await log.until(has(ONE))
-        await flooding
-
-    play(story)
-
-
-def test_the_state_at_the_start_is_known_and_not_reported(box: Namespace) -> None:
-    box.address("eth1", "200.200.200.200/24")
-
-    async def story() -> None:
-        log = Log()
-        async with Watcher(["eth1", "ppp0"], log) as watcher:
-            assert watcher.current["eth1"].address == ONE
-            assert watcher.current["ppp0"] == Interface("ppp0")
-        assert log.reported == []
-
-    asyncio.run(story())
-
-
-def test_nothing_is_reported_after_the_end(box: Namespace) -> None:
-    async def story() -> None:
-        log = Log()
-        async with Watcher(["eth1"], log, settle=0.0):
-            box.address("eth1", "200.200.200.200/24")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert log.reported == []
-
-    asyncio.run(story())
-
-
-def test_the_watcher_leaves_neither_threads_nor_tasks_and_hides_no_error(
-    box: Namespace, play: Callable[[Story], None]
-) -> None:
-    async def story(log: Log) -> None:
-        box.address("eth1", "200.200.200.200/24")
-        await log.until(has(ONE))
-        assert threading.active_count() == before
-        raise LookupError("of the body")
-
-    before = threading.active_count()
-    with pytest.raises(LookupError, match="of the body"):
-        play(story)
-    assert threading.active_count() == before
-
-
-def test_questions_are_asked_aside_on_a_running_loop(box: Namespace, play: Callable[[Story], None]) -> None:
-    box.address("eth1", "200.200.200.200/24")
-
-    async def story(_: Log) -> None:
-        assert (await aside(addresses.interface, "eth1")).address == ONE
-        assert await aside(addresses.addresses, "eth1") == (ONE,)
-
-    play(story)
-
-
 def test_a_point_to_point_link_has_our_end_s_address(box: Namespace) -> None:
     box.sh("ip address add 200.200.200.200 peer 200.200.200.201 dev eth1")
     assert addresses.interface("eth1").address == ONE
+    assert addresses.interface("eth1").remote == TWO
     assert addresses.addresses("eth1") == (ONE,)
+
+
+def test_link_local_addresses_are_not_for_the_internet(box: Namespace) -> None:
+    box.sh("ip address add 169.254.7.7/16 dev eth1 scope link")
+    found = addresses.interface("eth1")
+    assert (found.addresses, found.link_local) == ((), True)
+    box.address("eth1", "200.200.200.200/24", "200.200.200.201/24")
+    assert addresses.interface("eth1").addresses == (ONE, TWO)
+
+
+def test_a_scene_is_all_that_was_asked_for(box: Namespace) -> None:
+    box.address("eth1", "200.200.200.200/24")
+    scene = addresses.look(("ppp0",), follow_default=True)
+    assert scene == addresses.Scene({"ppp0": Interface("ppp0")}, frozenset({ONE, parse_ip("127.0.0.1")}))
+    assert not addresses.is_routed("199.0.0.1")
+    box.sh("ip route add default via 200.200.200.1")
+    assert addresses.is_routed("199.0.0.1")
+    scene = addresses.look((), follow_default=True)
+    assert scene.default == "eth1"
+    assert scene.interfaces["eth1"].address == ONE
+    assert "eth1" in addresses.names()

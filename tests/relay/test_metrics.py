@@ -31,6 +31,8 @@ def test_counters_are_the_daemons() -> None:
     assert value("socket_kernel_drops_total", socket="gre@eth1") == 12
     assert value("rule_refused_total", rule="staff", role="masquerade") == 2
     assert value("wan_changes_total") == 1
+    assert value("wan_change_served_seconds") == 0.0123
+    assert ("vpnmasq_wan_change_first_packet_seconds", frozenset()) not in samples
     assert value("uptime_seconds") == 200
     assert value("build_info", version="0.1.0", instance="vpnmasq") == 1
 

@@ -66,7 +66,7 @@ class StandIn:
             instance="vpnmasq",
             version="0.1.0",
             started_at=34.0,
-            wan=WanStatus("eth1", "200.200.200.200", 40.0, 1),
+            wan=WanStatus("eth1", "200.200.200.200", 40.0, 1, served=0.0123),
             rules=[
                 RuleStatus(
                     name="staff", role="masquerade", protocols=["pptp"], sessions=len(self.table), refused=2

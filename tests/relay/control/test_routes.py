@@ -29,7 +29,13 @@ def test_status_has_every_field_of_the_contract(served: Served) -> None:
         "instance": "vpnmasq",
         "version": "0.1.0",
         "uptime_seconds": 200.0,
-        "wan": {"interface": "eth1", "address": "200.200.200.200", "changes": 1},
+        "wan": {
+            "interface": "eth1",
+            "address": "200.200.200.200",
+            "changes": 1,
+            "served_seconds": 0.0123,
+            "first_packet_seconds": None,
+        },
         "rules": [
             {"name": "staff", "role": "masquerade", "protocols": ["pptp"], "sessions": 2, "refused": 2}
         ],
@@ -210,12 +216,12 @@ def test_a_bad_pair_is_explained(served: Served, changes: dict[str, object], tex
 def test_health_follows_the_state(served: Served) -> None:
     assert served.ask("GET", "/v1/health") == (
         200,
-        {"schema": "vpnmasq.health/1", "ready": True, "state": "ready"},
+        {"schema": "vpnmasq.health/1", "ready": True, "state": "ready", "reason": ""},
     )
     served.daemon.state = "draining"
     assert served.ask("GET", "/v1/health") == (
         503,
-        {"schema": "vpnmasq.health/1", "ready": False, "state": "draining"},
+        {"schema": "vpnmasq.health/1", "ready": False, "state": "draining", "reason": ""},
     )
 
 

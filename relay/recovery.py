@@ -1,0 +1,29 @@
+"""How long it takes from the kernel's word of a change of address to the first packet that passes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Recovery:
+    """The last change of the public address. Times are seconds from the kernel's message."""
+
+    clock: Callable[[], float]
+    #: Until sockets, filters and the core used the new address; None before the first change.
+    served: float | None = None
+    #: Until the first packet was forwarded after that; None while nobody has sent one.
+    first_packet: float | None = None
+    _since: float = 0.0
+    _pending: bool = False
+
+    def changed(self, since: float, *, usable: bool) -> None:
+        """All is done that follows from a change that the kernel told at ``since`` (loop's clock)."""
+        self._since, self._pending = since, usable
+        self.first_packet = None
+        self.served = self.clock() - since
+
+    def sent(self, packets: int) -> None:
+        """So many packets were forwarded; called once for a batch."""
+        if self._pending and packets:
+            self._pending = False
+            self.first_packet = self.clock() - self._since
