@@ -14,6 +14,7 @@ from tests.bench.generator import generator
 from tests.bench.lanes import Direction, Lane
 from tests.bench.packets import Flow, frames, packet
 from tests.bench.report import Report, Result, Section
+from tests.bench.throughput import overload_met
 
 FLOW = Flow("10.1.0.1", "199.0.0.1", 0xBEEF)
 
@@ -37,6 +38,19 @@ def test_the_core_alone_carries_calls() -> None:
     built = core.core(3)
     assert len(built.flows) == 3
     assert len(list(built.gateway.sessions())) == 3
+
+
+@pytest.mark.parametrize(
+    ("load", "share", "met"),
+    [
+        pytest.param(2.0, 0.95, True, id="holds"),
+        pytest.param(1.35, 1.0, None, id="not-overloaded"),
+        pytest.param(1.35, 0.5, False, id="collapses-early"),
+        pytest.param(4.7, 0.005, False, id="collapses"),
+    ],
+)
+def test_overload_is_judged_only_where_it_was_offered(load: float, share: float, met: bool | None) -> None:
+    assert overload_met(load, share) is met
 
 
 def test_a_report_is_written_as_json(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ RATIO: Final = 0.25
 RATE: Final = 100_000
 #: Share of its peak that is still forwarded when twice the peak is offered.
 OVERLOAD: Final = 0.70
+#: The least multiple of the peak that counts as twice: a paced generator is never quite exact, and a slow one
+#: does not get there at all, so that the target is then not shown.
+TWICE: Final = 1.9
 #: The first load after flat out, as a multiple of what passes flat out: overloaded gateways are past their
 #: peak, and so are we when the generator takes all of the core that receives.
 _FIRST: Final = 1.1
@@ -114,6 +117,7 @@ def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
             "direction, octets",
             "at its peak",
             "offered",
+            "offered / peak",
             "reached gateway",
             "lost at sockets",
             "forwarded",
@@ -124,6 +128,7 @@ def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
         # Both loads are taken in turns, so that both see the same machine.
         top = at_peak.received
         share = beyond.received / top
+        load = beyond.offered / top
         lane = peak.lane
         section.results.append(
             Result(
@@ -131,6 +136,7 @@ def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
                     f"{lane.contender.name}: {lane.direction.value}, {lane.size}",
                     thousands(top),
                     thousands(beyond.offered),
+                    f"{load:.2f}",
                     thousands(beyond.arrived),
                     thousands(beyond.socket_lost),
                     thousands(beyond.received),
@@ -142,16 +148,27 @@ def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
                     "octets": lane.size,
                     "peak": top,
                     "offered": beyond.offered,
+                    "load": load,
                     "arrived": beyond.arrived,
                     "socket_lost": beyond.socket_lost,
                     "forwarded": beyond.received,
                     "share": share,
                 },
-                share >= OVERLOAD if lane.contender.name == "vpnmasq" else None,
+                overload_met(load, share) if lane.contender.name == "vpnmasq" else None,
             )
         )
-    section.notes.append(f"target for vpnmasq: at least {OVERLOAD:.0%} of its peak")
+    section.notes.append(
+        f"target for vpnmasq: at least {OVERLOAD:.0%} of its peak; not judged where the generator "
+        f"offered less than {TWICE} times that"
+    )
     return section
+
+
+def overload_met(load: float, share: float) -> bool | None:
+    """Whether enough was forwarded under a load (both as multiples of the peak); None: not overloaded."""
+    if share < OVERLOAD:
+        return False
+    return True if load >= TWICE else None
 
 
 def placements_section(found: Sequence[Peak]) -> Section:
