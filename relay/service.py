@@ -31,6 +31,9 @@ _TO_BE_TOLD = (Reason.AH, Reason.FWZ, Reason.LIMIT_FILES)
 #: Oddities of this many pairs of hosts are shown.
 _MOST_WARNINGS = 5
 
+#: Refusals of which the operator has to know who is in whose way, and for how long (HOWTO §6.2).
+_NAMED = frozenset({Reason.ESP_BLOCKED, Reason.ESP_SQUELCHED, Reason.ESP_REFUSED})
+
 
 @dataclass(slots=True)
 class Service:
@@ -65,7 +68,8 @@ class Service:
         """Log and announce a refusal, but not every one of a flood."""
         if drop.detail and self.throttle.allows(drop.reason.value):
             held_back = self.throttle.held(drop.reason.value)
-            _log.info("refused", reason=drop.reason.value, held_back=held_back)
+            who = {"detail": drop.detail} if drop.reason in _NAMED else {}
+            _log.info("refused", reason=drop.reason.value, held_back=held_back, **who)
             _log.debug("refused", reason=drop.reason.value, detail=drop.detail)
             self.feed.refused(drop.reason.value, detail=drop.detail)
 

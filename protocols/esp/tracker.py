@@ -353,6 +353,8 @@ class EspTracker:
             session = contact.session
             moved = session is not None and session.gateway != self.admission.addresses.wan
             if again == relation and not moved and not contact.parked:
+                # A lifetime that is shorter from now on may be over.
+                self.ledger.deadlines.file(contact, now)
                 continue
             if session is not None and again == relation and (not moved or self._moves(session)):
                 self.ledger.move(contact)

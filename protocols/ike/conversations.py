@@ -7,6 +7,7 @@ from protocols.addr import Ip4
 from protocols.admission import Admission
 from protocols.deadlines import Deadlines
 from protocols.drops import Reason
+from protocols.esp.memory import Memory, Remembered
 from protocols.ike.association import Association, Conversation, IkeSession
 from protocols.ike.cookies import Claim, Cookies
 from protocols.ike.header import IkeHeader
@@ -31,6 +32,8 @@ class Conversations:
         self._companion = companion
         self._hosts: dict[Ip4, dict[Ip4, Conversation]] = {}
         self._deadlines: Deadlines[Conversation] = Deadlines()
+        #: Hosts of SAs that went silent: whose peer may yet speak in them, to rekey or to ask for life.
+        self._memory = Memory()
         #: Claims for whose first answer nobody waits any more.
         self.freed: list[Claim] = []
 
@@ -108,6 +111,15 @@ class Conversations:
         """Forget an SA; its cookies are free for others."""
         self.freed.append(self._cookies.remove(association))
 
+    def recall(self, peer: Ip4, message: IkeHeader, *, now: float) -> Ip4 | None:
+        """The host of an SA that went silent; it is in use again."""
+        remembered = self._memory.recall(peer, _pair(message), now=now)
+        return remembered.host if remembered else None
+
+    def disown(self, conversation: Conversation) -> None:
+        """Remember none of its SAs."""
+        self._memory.forget(conversation.relation.peer, conversation.relation.host)
+
     def heard(self, association: Association, *, now: float) -> list[Action]:
         """Somebody spoke in an SA."""
         conversation, session = association.conversation, association.conversation.session
@@ -143,15 +155,23 @@ class Conversations:
     def overdue(self, *, now: float) -> list[Conversation]:
         """Forget the SAs whose time has come; the conversations in which nothing is left."""
         empty = []
+        self._memory.expire(now=now)
         for conversation in self._deadlines.due(now):
             for association in list(conversation.session.associations):
                 if self._deadline(association) <= now:
+                    self._remember(association, now)
                     self.forget(association)
             self._file(conversation)
             # One with something held back is looked at again when that is settled.
             if not conversation.session.associations and not conversation.holding:
                 empty.append(conversation)
         return empty
+
+    def _remember(self, association: Association, now: float) -> None:
+        if association.mutual:
+            ipsec, relation = self._ipsec, association.conversation.relation
+            remembered = Remembered(relation.host, 1.0, now + ipsec.memory)
+            self._memory.keep(relation.peer, _pair(association), remembered, most=ipsec.most_remembered)
 
     def _deadline(self, association: Association) -> float:
         """When an SA is to be forgotten. Data keeps the newest alive: the peer will rekey in that one."""
@@ -176,3 +196,10 @@ class Conversations:
     def look_again(self, conversation: Conversation, when: float) -> None:
         """Look by then whether anything is left of a conversation."""
         self._deadlines.file(conversation, when)
+
+
+def _pair(of: IkeHeader | Association) -> int:
+    """Both cookies as one number."""
+    if isinstance(of, Association):
+        return of.initiator << 64 | of.responder
+    return of.initiator_cookie << 64 | of.responder_cookie

@@ -253,6 +253,9 @@ class IkeTracker:
         known = self._cookies.known(peer, message)
         if known is not None:
             return known
+        remembered = self._remembered(peer, message, actions, now)
+        if remembered is not None:
+            return remembered
         claim = self._cookies.claim(peer, message.initiator_cookie)
         if claim is not None:
             match = claim.waiting or claim.sole()
@@ -268,6 +271,20 @@ class IkeTracker:
         if isinstance(conversation, Reason):
             return conversation
         return self._conversations.begin(conversation, message, by_host=False, now=now)
+
+    def _remembered(
+        self, peer: Ip4, message: IkeHeader, actions: list[Action], now: float
+    ) -> Association | Reason | None:
+        """An SA that was silent for its lifetime, and is spoken in again."""
+        host = self._conversations.recall(peer, message, now=now)
+        relation = None if host is None else rules.between(self._admission, host, peer)
+        if relation is None:
+            return None
+        conversation = self._conversations.open(relation, peer, actions, now=now)
+        if isinstance(conversation, Reason):
+            return conversation
+        # The host took part in it, whoever began it: it is no guess.
+        return self._conversations.begin(conversation, message, by_host=True, now=now)
 
     def _fallback(self, peer: Ip4, actions: list[Action], now: float) -> Conversation | Reason:
         """The one host to get what nobody is known to own (RFC 3715 §2.3a)."""
@@ -310,6 +327,7 @@ class IkeTracker:
         actions: list[Action] = []
         for conversation in self._conversations:
             if conversation.session is session:
+                self._conversations.disown(conversation)
                 actions += self._end(conversation, why, now)
         return actions + self._release(now)
 

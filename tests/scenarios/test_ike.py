@@ -451,6 +451,56 @@ def test_a_session_ends_after_its_lifetime() -> None:
     assert_nothing_left(lab)
 
 
+def test_a_peer_that_speaks_in_a_silent_association_finds_its_host_again() -> None:
+    lab = world(lifetime=60.0, memory=3600.0)
+    lab.talk(CLIENT, PEER, A, X)
+    lab.talk(CLIENT_2, PEER, B, Y)
+    lab.wait(60.0)
+    assert lab.sessions() == []
+    lab.talk(CLIENT_2, PEER, 0xC, 0xD)
+    rekey = ike(A, X, exchange=36)
+    assert lab.wan(PEER, 500, 500, rekey) == Got(PEER, 500, CLIENT, 500, rekey)
+    assert lab.lan(CLIENT, 500, PEER, 500, ike(A, X)) == Got(WAN, 500, PEER, 500, ike(A, X))
+    assert lab.wan(PEER, 500, 500, ike(B, Y)) == Got(PEER, 500, CLIENT_2, 500, ike(B, Y))
+
+
+def test_a_silent_association_is_not_remembered_for_ever() -> None:
+    lab = world(lifetime=60.0, memory=3600.0)
+    lab.talk(CLIENT, PEER, A, X)
+    lab.wait(60.0 + 3600.0)
+    assert lab.wan(PEER, 500, 500, ike(A, X)) is Reason.IKE_UNKNOWN
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_so_many_silent_associations_are_remembered(most: int) -> None:
+    lab = world(lifetime=60.0, most_remembered=most)
+    lab.talk(CLIENT, PEER, A, X)
+    lab.wait(60.0)
+    assert (lab.wan(PEER, 500, 500, ike(A, X)) is Reason.IKE_UNKNOWN) == (most == 0)
+
+
+def test_what_an_operator_ends_is_not_remembered() -> None:
+    lab = world(lifetime=60.0)
+    lab.talk(CLIENT, PEER, A, X)
+    lab.wait(60.0)
+    lab.lan(CLIENT, 500, PEER, 500, ike(B))
+    (session,) = lab.sessions()
+    lab.perform(lab.udp.kill(session, "ended", now=lab.now))
+    assert lab.wan(PEER, 500, 500, ike(A, X)) is Reason.IKE_UNKNOWN
+
+
+def test_a_silent_association_comes_back_only_as_the_rules_and_limits_of_now_allow() -> None:
+    lab = world(lifetime=60.0)
+    lab.talk(CLIENT, PEER, A, X)
+    lab.talk(CLIENT_2, PEER, B, Y)
+    lab.wait(60.0)
+    lab.registry.draining = True
+    assert lab.wan(PEER, 500, 500, ike(A, X)) is Reason.DRAINING
+    lab.registry.draining = False
+    lab.reload(policy(replace(STAFF, clients=(Network.parse("10.0.0.2"),))))
+    assert lab.wan(PEER, 500, 500, ike(B, Y)) is Reason.IKE_UNKNOWN
+
+
 def test_data_keeps_the_newest_association_alive() -> None:
     lab = world(lifetime=1800.0)
     lab.talk(CLIENT, PEER, A, X)

@@ -288,6 +288,14 @@ def test_silence_ends_everything_of_ipsec(busy: World) -> None:
     assert [s.protocol for s in busy.sessions() if s.protocol != "pptp"] == []
 
 
+def test_a_shorter_lifetime_counts_at_once(world: World) -> None:
+    tunnel(world, CLIENT, 0xA1, ESP_SPI)
+    shorter = replace(RULES, ipsec=replace(RULES.ipsec, lifetime=5.0))
+    world.perform(world.gateway.reload(shorter, now=world.now))
+    world.wait(6)
+    assert world.sessions() == []
+
+
 def test_esp_keeps_its_ike_alive(world: World) -> None:
     tunnel(world, CLIENT, 0xA1, ESP_SPI)
     for sequence in range(100, 110):
