@@ -1,10 +1,12 @@
 #!/bin/bash
-# Fetches Debian's own VPN software for the tests with real peers: pppd, pptpd, pptp-linux, and a kernel to run
-# them in (user-mode-linux). Unpacked into .cache/lab, installed nowhere, no daemon started. Done once.
+# Fetches Debian's own VPN software for the tests with real peers, and a kernel to run it in (user-mode-linux).
+# Unpacked into .cache/lab, installed nowhere, no daemon started. Done once.
 #
-#   .cache/lab/ppp   pppd, pptpd, pptp-linux
-#   .cache/lab/uml   the kernel and its modules
-#   .cache/lab/*.why what is missing, in one line, for the tests that are skipped then
+#   .cache/lab/ppp         pppd, pptpd, pptp-linux
+#   .cache/lab/libreswan   libreswan; it cannot be installed beside strongSwan, so each has a directory
+#   .cache/lab/strongswan  strongSwan, with its tool for certificates
+#   .cache/lab/uml         the kernel and its modules
+#   .cache/lab/*.why       what is missing, in one line, for the tests that are skipped then
 set -euo pipefail
 root=$(dirname -- "$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")")
 # shellcheck source=contrib/lib/setup.sh
@@ -53,6 +55,9 @@ require_root
 mkdir -p "$lab"
 status=0
 fetch ppp "VPN software for the tests" ppp pptpd pptp-linux || status=1
+fetch libreswan "libreswan for the tests" libreswan || status=1
+fetch strongswan "strongSwan for the tests" strongswan-charon strongswan-swanctl strongswan-pki \
+  libstrongswan-standard-plugins libcharon-extra-plugins || status=1
 fetch uml "a kernel for the tests" user-mode-linux || status=1
 give_back
 exit $status

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -24,6 +25,13 @@ _INIT: Final = Path(__file__).with_name("guest") / "init.sh"
 SYSTEMD: Final = _INIT.with_name("systemd.sh")
 
 _OVERLAID = ("usr", "etc", "var")
+
+_ESP = (
+    "xfrm_user esp4 authenc authencesn cbc hmac gcm ctr echainiv seqiv sha512_generic jitterentropy_rng drbg"
+)
+
+#: What a guest's kernel loads for the software in it; nothing is loaded on demand later.
+_MODULES: Final = {"ppp": "tun ppp_generic ppp_async ppp_mppe", "libreswan": _ESP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,7 @@ class Guest:
         name: str,
         address: str,
         *,
+        software: Sequence[str] = ("ppp",),
         memory: int = 128,
         init: Path = _INIT,
     ) -> None:
@@ -133,10 +142,12 @@ class Guest:
         (self._dir / "files").mkdir()
         self._counter = itertools.count(1)
         side, router = network.side(address)
+        self.router = router
         tap, number = f"t-{name}", next(self._numbers)
         side.sh(f"ip tuntap add {tap} mode tap && ip link set {tap} master br0 up")
         settings = {"NAME": name, "ADDRESS": f"{address}/24", "ROUTER": router}
-        settings |= {"CACHE": str(CACHE), "CHECKOUT": str(ROOT)}
+        settings |= {"CACHE": str(CACHE), "CHECKOUT": str(ROOT), "SOFTWARE": " ".join(software)}
+        settings["MODULES"] = " ".join(_MODULES[name] for name in software)
         (self._dir / "env").write_text("".join(f"{k}={shlex.quote(v)}\n" for k, v in settings.items()))
         self._process = self._boot(side, directory, tap, f"02:76:70:6e:00:{number % 256:02x}", memory)
 
@@ -268,8 +279,17 @@ class Shelf:
     Enough for software that works in user space.
     """
 
-    def __init__(self, network: Network, directory: Path, name: str, address: str) -> None:
+    def __init__(
+        self,
+        network: Network,
+        directory: Path,
+        name: str,
+        address: str,
+        *,
+        software: Sequence[str] = ("ppp",),
+    ) -> None:
         self.name, self.address = name, address
+        self._software = software
         self._dir = directory / name
         (self._dir / "top").mkdir(parents=True)
         self._counter = itertools.count(1)
@@ -325,7 +345,8 @@ class Shelf:
     def _overlays(self) -> str:
         top, commands = self._dir / "top", ""
         for name in _OVERLAID:
-            lower = f"{CACHE}/ppp/{name}:/{name}" if (CACHE / "ppp" / name).is_dir() else f"/{name}"
+            layers = [CACHE / one / name for one in self._software if (CACHE / one / name).is_dir()]
+            lower = ":".join(map(str, [*layers, f"/{name}"]))
             upper, work = top / "upper" / name, top / "work" / name
             options = f"lowerdir={lower},upperdir={upper},workdir={work}"
             commands += f"mkdir -p {upper} {work}; mount -t overlay overlay -o {options} /{name};"

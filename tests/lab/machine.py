@@ -20,14 +20,17 @@ class LabError(Exception):
     """The lab itself failed: a command, a host or a peer did not do what it always does."""
 
 
-def missing(*, guests: bool) -> str | None:
-    """Return why the lab cannot work here, in words for a person, or None when it can."""
+def missing(*software: str, guests: bool) -> str | None:
+    """Return why the lab cannot work here, in words for a person, or None when it can.
+
+    `software` names what the hosts run, as the directories in CACHE.
+    """
     if os.geteuid() != 0:
         return "needs root, to make network namespaces: sudo contrib/test"
     for command in COMMANDS:
         if shutil.which(command) is None:
             return f"needs the command {command}: sudo contrib/test installs it"
-    for wanted in ("ppp", "uml") if guests else ("ppp",):
+    for wanted in (*software, "uml") if guests else software:
         if not (CACHE / wanted).is_dir():
             why = CACHE / f"{wanted}.why"
             return (

@@ -1,17 +1,11 @@
 """Debian's PPTP software in hosts: pptpd and pppd as server, pptp-linux and pppd as client."""
 
-import os
 import re
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from tests.lab.hosts import Guest, Host, Job, Result, Shelf, ShelfJob
+from tests.lab.hosts import Guest, Result, Shelf, ShelfJob
 from tests.lab.machine import LabError, until
-
-#: A Python of this machine, which all hosts see too; the standard library is enough for them.
-PYTHON: Final = os.path.realpath(sys.executable)
+from tests.lab.traffic import PYTHON, equip
 
 _LAB = Path(__file__).parent
 
@@ -58,7 +52,7 @@ class Server:
         )
         host.put("/etc/ppp/server", _SERVER)
         host.put("/etc/ppp/chap-secrets", "* * secret *\n")
-        host.put("/run/bulk.py", (_LAB / "bulk.py").read_text())
+        equip(host)
         host.sh("rm -f /etc/ppp/ip-pre-up /etc/ppp/ip-up /etc/ppp/ip-down", check=True)
         host.sh(f"pptpd; {_wait(_LISTENS, 10)}", check=True)
 
@@ -83,7 +77,7 @@ class Client:
         self.host, self.user = host, user
         host.put("/etc/ppp/chap-secrets", f"{user} * secret *\n")
         host.put("/etc/ppp/ip-up", "#!/bin/sh\n: >/run/connected\n", 0o755)
-        host.put("/run/bulk.py", (_LAB / "bulk.py").read_text())
+        equip(host)
         # Debian's scripts for name servers and other things of no use here
         host.sh("rm -f /etc/ppp/ip-pre-up /etc/ppp/ip-down", check=True)
 
@@ -125,55 +119,6 @@ def hang_up(*clients: Client) -> None:
         result = job.finish(30)
         if not result.ok:
             raise LabError(f"{client.host.name} does not hang up:\n{result.output}\n{client.evidence()}")
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """A ping that is under way."""
-
-    job: Job
-    count: int
-
-    def lost(self) -> int:
-        """Wait for its end and return how many answers did not come."""
-        result = self.job.finish(self.count + 30)
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", result.output)
-        if found is None:
-            raise LabError(f"ping failed: {result.output}")
-        return int(found[1]) - int(found[2])
-
-
-def ping(host: Host, target: str, count: int = 10, *, every: float = 0.1) -> Ping:
-    """Start pinging."""
-    return Ping(host.start(f"exec ping -q -n -c{count} -i{every} -W3 {target}"), count)
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """A bulk transfer that is under way, seen from both ends."""
-
-    sender: Job
-    receiver: Job
-
-    def running(self) -> bool:
-        """Whether there is still something to send."""
-        return self.sender.running()
-
-    def finish(self, within: float = 60) -> None:
-        """Wait for its end.
-
-        Raises:
-            LabError: one end failed, or what came is not what was sent.
-        """
-        sent, received = self.sender.finish(within), self.receiver.finish(within)
-        if not (sent.ok and received.ok and sent.output == received.output):
-            raise LabError(f"a transfer failed.\nSent: {sent.output}\nReceived: {received.output}")
-
-
-def transfer(source: Host, target: Host, address: str, octets: int, *, port: int = 5001) -> Transfer:
-    """Start a bulk TCP transfer to an address of the target."""
-    receiver = target.start(f"exec {PYTHON} /run/bulk.py receive {address} {port}")
-    return Transfer(source.start(f"exec {PYTHON} /run/bulk.py send {address} {port} {octets}"), receiver)
 
 
 # without PPP ----------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from tests.lab.gateways import Gateway, Session
 from tests.lab.hosts import Guest
 from tests.lab.machine import missing, until
 from tests.lab.network import LAN_GATEWAY, WAN_ADDRESS, Network
-from tests.lab.pptp import Client, Server, hang_up, ping, transfer
+from tests.lab.pptp import Client, Server, hang_up
+from tests.lab.traffic import ping, transfer
 
 pytestmark = pytest.mark.guests
 
@@ -104,7 +105,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """The network, booted, with the gateway in it; at the end the gateway must leave nothing behind."""
-    if why := missing(guests=True):
+    if why := missing("ppp", guests=True):
         pytest.skip(why)
     with tempfile.TemporaryDirectory(prefix="vpnmasq-real-") as name, Network(offloads=False) as network:
         directory = Path(name)

@@ -87,7 +87,7 @@ class Lab:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """A network of its own for every test; at the end the gateway must leave nothing behind."""
-    if why := missing(guests=False):
+    if why := missing("ppp", guests=False):
         pytest.skip(why)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vpnmasq-stub-")))

@@ -1,0 +1,179 @@
+"""Libreswan in guests: IKE by pluto, and ESP by the guest's own kernel, raw, with no UDP around it.
+
+Every host has an address inside the tunnel on lo, so an answer to what is sent to it can only have come by
+the tunnel. All know one shared secret, and themselves and each other by names.
+"""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tests.lab.hosts import Guest, Job
+from tests.lab.machine import LabError, run
+from tests.lab.traffic import equip
+
+_LIBEXEC: Final = "/usr/libexec/ipsec"
+_WHACK: Final = f"{_LIBEXEC}/whack"
+
+#: NAT is found, and nothing is made of it: IKE stays on port 500 and ESP goes as it is.
+_CONFIG: Final = """
+config setup
+  logfile=/run/pluto.log
+  uniqueids=no
+  ikev1-policy=accept
+conn %default
+  authby=secret
+  ike=aes256-sha2_256;modp2048
+  esp=aes256-sha2_256;modp2048
+  encapsulation=no
+  nat-keepalive=no
+  leftupdown=%disabled
+  auto=add
+"""
+
+_VERSIONS: Final = {1: "ikev2=no\nnat-ikev1-method=none", 2: "ikev2=insist"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What one host knows of a tunnel. ``far`` is an address, or ``%any`` for whoever knows the secret."""
+
+    name: str
+    far: str
+    #: The names and inner addresses of both ends.
+    own_id: str
+    far_id: str
+    own_inside: str
+    far_inside: str
+    version: int = 2
+    more: str = ""
+
+    def text(self, own: str) -> str:
+        """Its section of ipsec.conf at a host with this address."""
+        lines = [
+            f"left={own}",
+            f"leftid=@{self.own_id}",
+            f"leftsubnet={self.own_inside}/32",
+            f"right={self.far}",
+            f"rightid=@{self.far_id}",
+            f"rightsubnet={self.far_inside}/32",
+            *_VERSIONS[self.version].splitlines(),
+            *self.more.splitlines(),
+        ]
+        return f"conn {self.name}\n" + "".join(f"  {line}\n" for line in lines)
+
+
+class Libreswan:
+    """A host that runs pluto."""
+
+    def __init__(self, host: Guest, inside: str) -> None:
+        self.host, self.inside = host, inside
+        self._tunnels: Sequence[Tunnel] = ()
+        equip(host)
+        # What is sent into a tunnel has the inner address as its source.
+        host.sh(f"ip addr add {inside}/32 dev lo; ip route add 172.16.0.0/12 via {host.router} src {inside}")
+
+    def start(self, tunnels: Sequence[Tunnel] = ()) -> Job:
+        """Begin to start pluto with these tunnels, or those it had; it brings none of them up."""
+        self._tunnels = tunnels = tunnels or self._tunnels
+        self.host.put("/etc/ipsec.conf", _CONFIG + "".join(one.text(self.host.address) for one in tunnels))
+        self.host.put("/etc/ipsec.secrets", ': PSK "secret"\n')
+        last = tunnels[-1].name
+        return self.host.start(
+            "set -e; mkdir -p /var/lib/ipsec/nss; cd /run; : >pluto.log;"
+            "[ -e /var/lib/ipsec/nss/cert9.db ] || certutil -N -d sql:/var/lib/ipsec/nss --empty-password;"
+            f"{_LIBEXEC}/pluto --config /etc/ipsec.conf --logfile /run/pluto.log;"
+            # it adds what ipsec.conf says by itself, in its own time
+            f"e=$((SECONDS+20)); until [[ $(</run/pluto.log) = *'\"{last}\": added'* ]]; do"
+            "  [ $SECONDS -lt $e ] || exit 1; sleep 0.1; done"
+        )
+
+    def up(self, name: str) -> Job:
+        """Begin to bring a tunnel up."""
+        return self.host.start(f"exec timeout 25 {_WHACK} --name {name} --initiate")
+
+    def down(self, name: str) -> None:
+        """Tear a tunnel down, telling the other end; its addresses are free for another."""
+        self.host.sh(f"{_WHACK} --name {name} --terminate; {_WHACK} --name {name} --unroute", check=True)
+
+    def rekey(self, name: str, *, ike: bool = False) -> None:
+        """Replace a tunnel's keys, of its data or of its IKE, before their time."""
+        what = "--rekey-ike" if ike else "--rekey-ipsec"
+        self.host.sh(f"timeout 20 {_WHACK} --name {name} {what}", check=True)
+
+    def die(self) -> None:
+        """End pluto as a power failure does: nobody is told, and the kernel forgets all keys."""
+        self.host.sh(
+            "kill -9 $(</run/pluto/pluto.pid); rm -f /run/pluto/pluto.* /run/pluto.log;"
+            "ip xfrm policy flush; ip xfrm state flush",
+            check=True,
+        )
+
+    def spis(self) -> set[str]:
+        """The SPIs that its kernel has keys for."""
+        return set(re.findall(r"proto esp spi (0x\w+)", self.host.sh("ip xfrm state", check=True).output))
+
+    def evidence(self) -> str:
+        """Return what pluto logged last."""
+        return self.host.sh("tail -n 40 /run/pluto.log").output
+
+
+def finished(*jobs: tuple[Libreswan, Job]) -> None:
+    """Wait until what was begun has succeeded.
+
+    Raises:
+        LabError: it has not; the text has pluto's log.
+    """
+    for one, job in jobs:
+        result = job.finish(40)
+        if not result.ok:
+            raise LabError(f"{one.host.name}: exit {result.status}: {result.output}\n{one.evidence()}")
+
+
+def with_certificate(tunnel: Tunnel, name: str, *, in_parts: bool = True) -> Tunnel:
+    """The same tunnel with certificates instead of the secret: messages that do not fit the MTU.
+
+    ``in_parts``: this end can divide them itself (RFC 7383); unless both ends can, IP has to.
+    """
+    more = (
+        f"authby=rsasig\nleftcert={tunnel.own_id}\nleftsendcert=always\nrightca=%same\n"
+        f"fragmentation={'yes' if in_parts else 'no'}"
+    )
+    return replace(tunnel, name=name, more=more)
+
+
+class Authority:
+    """Makes certificates, so large that two datagrams of the usual size do not hold one."""
+
+    _NAMES: Final = ",".join(f"DNS:{number:048}.example" for number in range(40))
+
+    def __init__(self, directory: Path) -> None:
+        self._dir = directory
+        self._openssl("req -x509 -nodes -newkey rsa:2048 -keyout ca.key -out ca.pem -subj /CN=ca -days 9")
+
+    def equip(self, peer: Libreswan, name: str) -> None:
+        """Give a host a certificate for its name, and the authority's own."""
+        subject = f"-subj /CN={name} -addext subjectAltName=DNS:{name},{self._NAMES}"
+        self._openssl(f"req -nodes -newkey rsa:2048 -keyout {name}.key -out {name}.csr {subject}")
+        self._openssl(
+            f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -copy_extensions copy "
+            f"-out {name}.pem -days 9"
+        )
+        self._openssl(
+            f"pkcs12 -export -in {name}.pem -inkey {name}.key -certfile ca.pem -name {name} "
+            f"-out {name}.p12 -passout pass:"
+        )
+        peer.host.put("/run/own.p12", base64.b64encode((self._dir / f"{name}.p12").read_bytes()).decode())
+        nss = "sql:/var/lib/ipsec/nss"
+        peer.host.sh(
+            "set -e; mkdir -p /var/lib/ipsec/nss; base64 -d /run/own.p12 >/run/own;"
+            f"certutil -N -d {nss} --empty-password; pk12util -i /run/own -d {nss} -W '';"
+            f"certutil -M -d {nss} -n ca -t CT,,",
+            check=True,
+        )
+
+    def _openssl(self, words: str) -> None:
+        run("sh", "-c", f"cd {self._dir} && exec openssl {words} 2>&1")
