@@ -73,6 +73,7 @@ class Reason(Enum):
 
     # policy and limits
     NO_RULE = "no-rule"
+    FORWARD_SHARED = "forward-shared"
     LIMIT_SESSIONS = "limit-sessions"
     LIMIT_PER_HOST = "limit-per-host"
     LIMIT_RATE = "limit-rate"
@@ -151,6 +152,8 @@ HELP: dict[Reason, str] = {
     Reason.LIMIT_FILES: "no more files may be open; raise LimitNOFILE= in the systemd unit, or ulimit -n",
     Reason.NO_CALL_ID: "no free Call ID towards this peer",
     Reason.NO_ADDRESS: "the WAN interface has no address, so there is nothing to answer from",
+    Reason.FORWARD_SHARED: "a second neighbour of the server came by our public address with a protocol "
+    "that has nothing to tell the two apart by: let it use the server's own address",
     Reason.DRAINING: "the gateway is shutting down and takes no new sessions",
     Reason.ICMP_UNKNOWN: "an ICMP error about a packet of no session",
     Reason.ICMP_MALFORMED: "an ICMP error that does not quote enough of a packet",

@@ -21,7 +21,7 @@ from protocols.errors import DecodeError
 from protocols.esp.flows import FlowTable as EspFlowTable
 from protocols.esp.tracker import EspTracker
 from protocols.events import ForwardEvent, StreamEvent
-from protocols.forward.tcp import TcpForwards
+from protocols.forward.forwards import Forwards
 from protocols.gre import codec as gre
 from protocols.gre.flows import FlowTable, flow_key
 from protocols.ike.observation import IkeObserved
@@ -79,15 +79,20 @@ class Gateway:
             observe=self._observed.append,
             esp_alive=self.esp.alive,
         )
-        self._forwards = TcpForwards(self._admission, self.registry)
-        self._lanes: dict[int, Lane] = {
+        self._forwards = Forwards(self._admission, self.registry, self.udp.natt.flows, random=random)
+        self._own_lanes: dict[int, Lane] = {
             ipv4.GRE: GreLane(self._flows),
             ipv4.ESP: EspLane(esp_flows),
             udp.PROTOCOL: UdpLane(self.udp.natt.flows),
         }
+        self._lay_lanes()
+        self._fault_drops = {reason: Drop(reason) for reason in Reason}
+
+    def _lay_lanes(self) -> None:
+        """Give each protocol the short lane that the rules ask for."""
+        self._lanes = {**self._own_lanes, **self._forwards.lanes(self._own_lanes)}
         self._lan = [_short(self._lanes.get(number), Side.LAN) for number in range(256)]
         self._wan = [_short(self._lanes.get(number), Side.WAN) for number in range(256)]
-        self._fault_drops = {reason: Drop(reason) for reason in Reason}
 
     # -- packets ---------------------------------------------------------------------------------------
 
@@ -136,6 +141,9 @@ class Gateway:
             header = ipv4.validate(packet, verify=False)
         except DecodeError as error:
             return self._drop(error.reason)
+        forwarded = self._forwards.take(side, header, packet, now=now)
+        if forwarded is not None:
+            return self._taken(side, packet, forwarded, now)
         if header.protocol == ipv4.GRE:
             return self._gre(side, header, packet, now)
         if header.protocol == ipv4.ESP or header.protocol == udp.PROTOCOL:
@@ -169,6 +177,10 @@ class Gateway:
         for observed in self._observed:
             actions += self.esp.ike_seen(observed, now=now)
         self._observed.clear()
+        return self._taken(side, packet, actions, now)
+
+    def _taken(self, side: Side, packet: bytes, actions: list[Action], now: float) -> list[Action]:
+        """Count what a tracker has made of a packet; inside hosts are told when its time ran out here."""
         if side is Side.LAN and Drop(Reason.TTL_EXPIRED) in actions[:1]:
             actions = self._expired(packet, now)
         return self._count(actions)
@@ -235,7 +247,7 @@ class Gateway:
             if session is not None:
                 for tracker in (self._pptp, self.esp, self.udp):
                     actions += tracker.kill(session, _KILLED, now=now)
-                actions += self._forwards.kill(session, _KILLED)
+                actions += self._forwards.kill(session, _KILLED, now=now)
         return self._count(actions)
 
     def reload(self, policy: Policy, *, now: float) -> list[Action]:
@@ -243,6 +255,7 @@ class Gateway:
         self._admission.policy = policy
         self.registry.relimit(policy.limits)
         self._pptp.relimit()
+        self._lay_lanes()
         self._icmp_rate = TokenBucket(policy.limits.icmp_per_second, policy.limits.icmp_per_second)
         return self._reconsider(now)
 
@@ -281,11 +294,11 @@ class Gateway:
         for connection in self._pptp.connections():
             actions += self._pptp.dismiss(connection, why, now=now)
         actions += [*self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
-        return [*actions, *self._forwards.close_all(why)]
+        return [*actions, *self._forwards.close_all(why, now=now)]
 
     def refused(self, rule: str) -> int:
         """How many connections that the rule allows were refused because of a limit."""
-        return self._pptp.refused[rule] + self._forwards.refused[rule]
+        return self._pptp.refused[rule] + self._forwards.refused(rule)
 
     def sessions(self) -> Iterable[Session]:
         """All sessions."""

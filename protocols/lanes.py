@@ -1,4 +1,4 @@
-"""The short lanes, one for each protocol that carries data: GRE, ESP, and ESP in UDP.
+"""The short lanes, one for each protocol that carries data: GRE, ESP, UDP, and what is forwarded whole.
 
 A lane knows the flows whose packets are rewritten where they lie, and finds a flow again by a packet that
 has left us: an ICMP error quotes that, at least its IP header and 8 octets more (RFC 792, RFC 5508 §4.2).
@@ -15,6 +15,7 @@ from protocols.addr import Ip4
 from protocols.checksum import update
 from protocols.drops import Reason
 from protocols.esp import flows as esp
+from protocols.forward import flows as whole
 from protocols.gre import flows as gre
 from protocols.gre.codec import CALL_ID_OFFSET
 from protocols.natt import flows as natt
@@ -22,6 +23,7 @@ from protocols.natt import flows as natt
 #: Rewrites a packet for its flow, as ``gre.flows.forward``, given a lane's ``lan`` or ``wan``.
 Forward = Callable[[dict[int, Any], bytearray, int, float], Destination | None]
 
+_PROTOCOL_AT = 9
 _CHECKSUM_AT = 10
 _ADDRESSES_AT = 12
 _UDP_CHECKSUM_AT = 6
@@ -125,7 +127,7 @@ class EspLane:
 
 
 class UdpLane:
-    """ESP in UDP that both sides have begun to send."""
+    """ESP in UDP that both sides have begun to send, and forwarded UDP."""
 
     forward = staticmethod(natt.forward)
 
@@ -158,6 +160,56 @@ class UdpLane:
         """As Lane."""
         flow = self._flow(packet, at)
         return None if flow is None else natt.restore(flow, packet)
+
+
+class IpLane:
+    """Protocols that are forwarded whole."""
+
+    forward = staticmethod(whole.forward)
+
+    def __init__(self, flows: whole.FlowTable) -> None:
+        self._flows = flows
+        self.lan, self.wan = flows.lan, flows.wan
+
+    def _flow(self, packet: bytes) -> whole.Flow | None:
+        source, target = _addresses.unpack_from(packet, _ADDRESSES_AT)
+        return self._flows.departed(whole.flow_key(source, target, packet[_PROTOCOL_AT]))
+
+    def sent(self, quote: bytes, at: int) -> Sent | Reason:  # noqa: ARG002
+        """As Lane."""
+        flow = self._flow(quote)
+        if flow is None:
+            return Reason.ICMP_UNKNOWN
+        packet = _readdressed(quote, flow.sender, flow.addressed)
+        return Sent(flow.side, flow.sender, flow.addressed, flow.target, flow.out, bytes(packet))
+
+    def restored(self, packet: bytes, at: int) -> bytes | None:  # noqa: ARG002
+        """As Lane."""
+        flow = self._flow(packet)
+        return None if flow is None else whole.restore(flow, packet)
+
+
+class TwoLanes:
+    """One protocol in two ways: GRE of calls, and GRE that is forwarded."""
+
+    def __init__(self, first: Lane, second: Lane) -> None:
+        self._first, self._second = first, second
+        self.lan: Any = (first.lan, second.lan)
+        self.wan: Any = (first.wan, second.wan)
+
+    def forward(self, flows: Any, buffer: bytearray, length: int, now: float) -> Destination | None:
+        """As Lane."""
+        taken = self._first.forward(flows[0], buffer, length, now)
+        return taken or self._second.forward(flows[1], buffer, length, now)
+
+    def sent(self, quote: bytes, at: int) -> Sent | Reason:
+        """As Lane."""
+        sent = self._first.sent(quote, at)
+        return sent if isinstance(sent, Sent) else self._second.sent(quote, at)
+
+    def restored(self, packet: bytes, at: int) -> bytes | None:
+        """As Lane."""
+        return self._first.restored(packet, at) or self._second.restored(packet, at)
 
 
 def _readdressed(quote: bytes, source: Ip4, target: Ip4) -> bytearray:

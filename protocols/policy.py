@@ -133,6 +133,12 @@ class ForwardTimers:
     tcp: float = 7440.0
     #: One that is not answered yet, or half closed (RFC 5382 REQ-5: at least 4 minutes).
     tcp_transitory: float = 240.0
+    #: What a peer and the server exchange by UDP (RFC 4787 REQ-5: at least 2 minutes, 5 are better) …
+    udp: float = 300.0
+    #: … or by another IP protocol.
+    ip: float = 600.0
+    #: Ports of one peer whose datagrams take the short lane; with more, the oldest goes the long way again.
+    most_endpoints: int = 64
 
 
 class Pairing(Enum):

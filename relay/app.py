@@ -215,7 +215,7 @@ class Daemon:
         self._follower.indexes |= {name: scene.interfaces[name].index for name in lan_interfaces}
         # With this the WAN's sockets are opened, too, if it is there.
         await self._follower.live_in(scene, loop.time())
-        await self._interceptor.install(self._follower.plan, policy.lan_networks)
+        await self._interceptor.install(self._follower.plan, policy.lan_networks, service.station.answer_port)
         house.enter_context(Mender(self._interceptor, self._tasks.create_task))
         house.callback(service.feed.close, "the gateway stops")
         await house.enter_async_context(ControlServer(service, _api_options(self._settings)))
@@ -345,7 +345,7 @@ class Daemon:
         plan = Plan.of(policy, self._follower.uplink.address)
         await service.station.change(plan)
         # Also when the plan is the same: the networks may differ, and our table may have been flushed.
-        await self._interceptor.install(plan, policy.lan_networks)
+        await self._interceptor.install(plan, policy.lan_networks, service.station.answer_port)
         service.policy = policy
         service.datapath.perform(service.gateway.reload(policy, now=service.clock()))
 

@@ -133,7 +133,7 @@ class Follower:
         for told in self.listeners:
             told(before, now)
         # Last, for none of it depends on the address: a firewall that was loaded anew may have taken it away.
-        await self.interceptor.install(self.plan, service.policy.lan_networks)
+        await self.interceptor.install(self.plan, service.policy.lan_networks, service.station.answer_port)
 
     async def _send_again(self) -> None:
         """Send what nobody has answered yet, as soon as there is a way."""

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from protocols.addr import Network, parse_ip
+from protocols.policy import TCP
 from relay import privileges
 from relay.aside import aside
 from relay.config.models import Config
@@ -33,7 +34,8 @@ class Interceptor:
         self._lan = tuple(lan_interfaces)
         #: Its name; empty while it is not known.
         self.wan = wan_interface
-        self._took_over = False
+        #: What conntrack has been made to forget, because it comes to us.
+        self._took_over: frozenset[conntrack.Kind] = frozenset()
         #: One change at a time, and none after the last.
         self._changing = asyncio.Lock()
         self._removed = False
@@ -46,17 +48,19 @@ class Interceptor:
         #: What to tell the operator now; always the same list.
         self.attention: list[str] = []
 
-    async def install(self, plan: Plan, lan_networks: Sequence[Network]) -> None:
+    async def install(self, plan: Plan, lan_networks: Sequence[Network], answer_port: int) -> None:
         """Make the kernel do what the plan needs, changing only what differs; nothing after ``remove``.
+
+        ``answer_port`` is the Station's.
 
         Raises:
             KernelError: routing cannot be set up, and without it the plan does not work.
         """
         async with self._changing:
             if not self._removed:
-                await self._install(plan, lan_networks)
+                await self._install(plan, lan_networks, answer_port)
 
-    async def _install(self, plan: Plan, lan_networks: Sequence[Network]) -> None:
+    async def _install(self, plan: Plan, lan_networks: Sequence[Network], answer_port: int) -> None:
         self._taken.clear()  # whoever changes something here has read what there was to say
         # Also when nothing is to be intercepted: a crash may have left rules of another plan.
         if not privileges.missing({Capability.CAP_NET_ADMIN}):
@@ -64,7 +68,7 @@ class Interceptor:
             await aside(routing.install, wanted)
             self._routing = wanted
             await self._forget(plan)
-        table, lacking = self._wanted(plan, lan_networks), []
+        table, lacking = self._wanted(plan, lan_networks, answer_port), []
         try:
             if table != self._table or not await self._stands():
                 await self._write(table)
@@ -90,8 +94,8 @@ class Interceptor:
         taken: list[str] = []
         if self._routing is not None and (await aside(routing.install, self._routing)).added:
             taken.append("routing rules")
-            if self._took_over:  # meanwhile the router's own masquerading has carried it
-                await _forget_ipsec()
+            # Meanwhile the router's own masquerading has carried it.
+            await _forget(self._took_over)
         if self._table is not None and not await self._stands():
             await self._write(self._table)
             taken.append("nftables table")
@@ -131,16 +135,16 @@ class Interceptor:
                 await aside(remove, self._settings.name)
             except KernelError as error:
                 _log.error("left behind in the kernel", error=str(error))
-        if self._took_over:
-            await _forget_ipsec()
+        await _forget(self._took_over)
 
     async def _forget(self, plan: Plan) -> None:
-        """When IPsec begins to come to us, or ends to: what conntrack remembers would keep it away."""
-        if (plan.ipsec is not None) != self._took_over:
-            await _forget_ipsec()
-        self._took_over = plan.ipsec is not None
+        """When something begins to come to us, or ends to: what conntrack remembers would keep it away."""
+        kinds = conntrack.IPSEC if plan.ipsec is not None else frozenset()
+        kinds |= {(one.protocol, one.server_port) for one in plan.forwards if one.protocol != TCP}
+        await _forget(kinds ^ self._took_over)
+        self._took_over = kinds
 
-    def _wanted(self, plan: Plan, lan_networks: Sequence[Network]) -> nft.Table:
+    def _wanted(self, plan: Plan, lan_networks: Sequence[Network], answer_port: int) -> nft.Table:
         settings, ipsec = self._settings, plan.ipsec
         answering: tuple[Network, ...] = ()
         if ipsec is not None:
@@ -154,6 +158,11 @@ class Interceptor:
             tuple(lan_networks),
             ipsec=ipsec is not None,
             answering=answering,
+            forwarded=tuple(
+                nft.Forwarded(one.protocol, Network(one.server, 0xFFFFFFFF), one.server_port)
+                for one in plan.forwards
+            ),
+            answer_port=answer_port,
         )
 
     def _interception(self, plan: Plan, lan_networks: Sequence[Network]) -> Interception:
@@ -167,9 +176,11 @@ class Interceptor:
         )
 
 
-async def _forget_ipsec() -> None:
+async def _forget(kinds: frozenset[conntrack.Kind]) -> None:
+    if not kinds:
+        return
     try:
-        deleted = await aside(conntrack.forget_ipsec)
+        deleted = await aside(conntrack.forget, kinds)
     except KernelError as error:  # a kernel without conntrack remembers nothing
         _log.info("old connections not looked at", error=str(error))
     else:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from protocols.addr import Ip4, Network, show_ip
-from protocols.policy import Forward, Policy, Source
+from protocols.policy import UDP, Forward, Policy, Source
 from relay.rules.interception import Traffic
 from relay.sockets.gatekeeper import Opening
 
@@ -71,8 +71,9 @@ class ForwardPlan:
 
     @property
     def part(self) -> str:
-        """Names its sockets."""
-        return f"{self.protocol}/{self.port} {show_ip(self.address)}"
+        """Names its sockets: another name, other sockets."""
+        ours, theirs = f"{show_ip(self.address)}:{self.port}", f"{show_ip(self.server)}:{self.server_port}"
+        return f"{self.protocol} {ours} {theirs}{' inside' if self.neighbours else ''}"
 
     @property
     def answers(self) -> tuple[Traffic, ...]:
@@ -118,6 +119,11 @@ class Plan:
     def transparent(self) -> bool:
         """Whether anything needs foreign addresses on our sockets (CAP_NET_ADMIN)."""
         return self.intercept_clients or bool(self.keep_servers)
+
+    @property
+    def forwarded_udp(self) -> tuple[ForwardPlan, ...]:
+        """Generic forwards of UDP, whose servers' answers the kernel must not call unreachable."""
+        return tuple(forward for forward in self.forwards if forward.protocol == UDP)
 
     @property
     def answers(self) -> tuple[Traffic, ...]:

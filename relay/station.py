@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from protocols.actions import Side
 from protocols.addr import show_ip
+from protocols.policy import TCP, UDP
 from protocols.pptp.codes import PORT
 from relay.datapath import Datapath
 from relay.kernel import KernelError, refused
@@ -62,6 +63,8 @@ class Station:
     #: Raw sockets for UDP, by interface.
     _datagrams: dict[str, socket.socket] = field(default_factory=dict)
     _stacks: dict[tuple[str, str], ExitStack] = field(default_factory=dict)
+    #: Holds a port for what servers of forwarded UDP answer (see relay.rules.nft).
+    _answers: socket.socket | None = None
 
     async def open(self, plan: Plan) -> None:
         """Open the LAN's sockets; on failure everything opened so far is closed again.
@@ -72,6 +75,7 @@ class Station:
             KernelError: an interface is missing, a port is taken, or a capability is missing.
         """
         try:
+            self._hold_answers(wanted=bool(plan.forwarded_udp))
             for interface in self.lan_interfaces:
                 await self.reopen(interface, plan)
         except BaseException:
@@ -106,6 +110,7 @@ class Station:
         Raises:
             KernelError: a port is taken.
         """
+        self._hold_answers(wanted=bool(plan.forwarded_udp))
         for interface in tuple(self._open):
             await self._adapt(interface, plan)
         if plan.transparent:
@@ -130,6 +135,7 @@ class Station:
                 self._shut(interface, _IPSEC)
             elif (interface, _IPSEC) not in self._stacks:
                 self._open_ipsec(interface)
+            self._adapt_hopeless(interface, plan)
             self._adapt_forwards(interface, plan)
         except OSError as error:
             raise refused(f"listen on interface {interface}", error.errno) from error
@@ -154,16 +160,36 @@ class Station:
             udp = datagrams.receiver(interface, self.receive_buffer)
             self._read("udp", interface, _IPSEC, udp, self.batch)
             self._datagrams[interface] = udp
-            for name, protocol in _HOPELESS:
-                self._read(name, interface, _IPSEC, raw.receiver(protocol, interface, _SMALL_BUFFER))
         except BaseException:
             self._shut(interface, _IPSEC)
             raise
+
+    def _adapt_hopeless(self, interface: str, plan: Plan) -> None:
+        forwarded = {forward.protocol for forward in plan.forwards}
+        for part, protocol in _HOPELESS:
+            if plan.ipsec is None or protocol in forwarded:
+                self._shut(interface, part)
+            elif (interface, part) not in self._stacks:
+                self._stacks[interface, part] = ExitStack()
+                self._read(part, interface, part, raw.receiver(protocol, interface, _SMALL_BUFFER))
 
     def close(self) -> None:
         """Close everything."""
         for interface, part in tuple(self._stacks):
             self._shut(interface, part)
+        self._hold_answers(wanted=False)
+
+    def _hold_answers(self, *, wanted: bool) -> None:
+        if self._answers is not None and not wanted:
+            self._answers.close()
+            self._answers = None
+        elif self._answers is None and wanted:
+            self._answers = datagrams.hold(0)
+
+    @property
+    def answer_port(self) -> int:
+        """Where netfilter is to give what servers of forwarded UDP answer; 0 without any such server."""
+        return 0 if self._answers is None else int(self._answers.getsockname()[1])
 
     def _shut(self, interface: str, part: str) -> None:
         stack = self._stacks.pop((interface, part), None)
@@ -185,29 +211,55 @@ class Station:
         self._stacks[interface, _PPTP].callback(server.close)
 
     def _adapt_forwards(self, interface: str, plan: Plan) -> None:
+        # PPTP's socket brings all GRE by itself.
+        foreign = {socket.IPPROTO_GRE} if plan.pptp else set()
+        if self._side(interface) is Side.LAN:
+            foreign |= {TCP}
         wanted = {
             forward.part: forward
             for forward in plan.forwards
-            if self._side(interface) is Side.WAN or forward.neighbours
+            if forward.protocol not in foreign or (forward.protocol == TCP and forward.neighbours)
         }
+        ours = {_ERRORS, _PPTP, _IPSEC, *(part for part, _ in _HOPELESS)}
         for known, part in tuple(self._stacks):
-            if known == interface and part not in (_ERRORS, _PPTP, _IPSEC, *wanted):
+            if known == interface and part not in ours | wanted.keys():
                 self._shut(interface, part)
         for part, forward in wanted.items():
-            if (interface, part) not in self._stacks:
-                self._open_forward(interface, forward)
+            if (interface, part) in self._stacks:
+                continue
+            stack = self._stacks[interface, part] = ExitStack()
+            try:
+                self._open_forward(interface, forward, stack)
+            except BaseException:
+                self._shut(interface, part)
+                raise
 
-    def _open_forward(self, interface: str, forward: ForwardPlan) -> None:
-        stack = self._stacks[interface, forward.part] = ExitStack()
-        try:
-            # At our public address alone: the router's own programs may have the port at its others.
-            listening = _listener(interface, show_ip(forward.address), forward.port, transparent=False)
+    def _open_forward(self, interface: str, forward: ForwardPlan, stack: ExitStack) -> None:
+        """Open the sockets of a forward.
+
+        Ports are taken at our public address alone: the router's own programs may have them at its others.
+        """
+        address = show_ip(forward.address)
+        if forward.protocol == TCP:
+            listening = _listener(interface, address, forward.port, transparent=False)
             stack.callback(listening.close)
             self._door(interface, forward.part, forward.port, listening)
             stack.callback(self.splices.listen(listening, self._side(interface)))
-        except BaseException:
-            self._shut(interface, forward.part)
-            raise
+        elif forward.protocol == UDP:
+            outside = self._side(interface) is Side.WAN
+            if outside or forward.neighbours:
+                stack.enter_context(_hold_forwarded(forward.port, interface, address))
+            udp = raw.receiver(UDP, interface, self.receive_buffer)
+            self._read(f"udp/{forward.port}", interface, forward.part, udp, self.batch)
+            server = None if outside else (forward.server, forward.server_port)
+            if not datagrams.choose_forwarded(udp, (forward.address, forward.port), server):
+                raise KernelError(
+                    f"the kernel takes no socket filter for udp/{forward.port}",
+                    "give the daemon CAP_NET_ADMIN",
+                )
+        else:
+            whole = raw.receiver(forward.protocol, interface, self.receive_buffer)
+            self._read(f"ip/{forward.protocol}", interface, forward.part, whole, self.batch)
 
     def _door(self, interface: str, part: str, port: int, listening: socket.socket) -> None:
         turned_away = gatekeeper.turned_away(interface, port, _SMALL_BUFFER)
@@ -222,8 +274,10 @@ class Station:
         outside = self._side(interface) is Side.WAN
         if part == _PPTP:
             return plan.wan_openings if outside else plan.lan_openings
-        (forward,) = (forward for forward in plan.forwards if forward.part == part)
-        return forward.openings if outside else forward.neighbours
+        for forward in plan.forwards:
+            if forward.part == part:
+                return forward.openings if outside else forward.neighbours
+        return ()  # of another plan, and about to be closed
 
     def _guard(self, plan: Plan) -> None:
         self.attention.clear()
@@ -268,6 +322,18 @@ def _listener(interface: str, address: str, port: int, *, transparent: bool) -> 
         raise KernelError(
             f"tcp/{port} on {interface} is taken by another program",
             f"see which with `ss -ltnp sport = :{port}`; stop it, or let it listen elsewhere",
+        ) from error
+
+
+def _hold_forwarded(port: int, interface: str, address: str) -> socket.socket:
+    try:
+        return datagrams.hold(port, interface, address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise KernelError(
+            f"udp/{port} on {interface} is taken by another program",
+            f"see which with `ss -lunp sport = :{port}`; stop it, or let it listen at the LAN's address only",
         ) from error
 
 

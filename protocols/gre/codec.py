@@ -118,6 +118,11 @@ def refusal(packet: bytes | bytearray | memoryview, offset: int, length: int) ->
     return None
 
 
+def is_pptp(packet: bytes | bytearray | memoryview, offset: int) -> bool:
+    """Whether the GRE header at ``offset`` says that it is PPTP's, right or wrong in the rest."""
+    return refusal(packet, offset, len(packet)) not in (Reason.GRE_VERSION, Reason.GRE_PROTOCOL)
+
+
 def call_id_of(packet: bytes | bytearray | memoryview, offset: int) -> int:
     """The Call ID in the GRE header at ``offset``, of which at least 8 octets are there."""
     call_id: int = _call_id.unpack_from(packet, offset + CALL_ID_OFFSET)[0]

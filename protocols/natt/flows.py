@@ -1,7 +1,7 @@
-"""Data flows of ESP in UDP: the packet path.
+"""Data flows of ESP in UDP, and of UDP that is forwarded: the packet path.
 
-A flow is found by addresses and ports; its packets are rewritten where they lie. Only ESP takes this way:
-IKE and keepalives (RFC 3948 §2.2, §2.3) go the long way, where they are understood.
+A flow is found by addresses and ports; its packets are rewritten where they lie. Of IPsec only ESP takes this
+way: IKE and keepalives (RFC 3948 §2.2, §2.3) go the long way, where they are understood.
 
      0                   1                   2                   3
      0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -43,6 +43,8 @@ _IS_FRAGMENT = 0x3FFF  # More Fragments, or an offset
 _TTL_AT = 8
 _CHECKSUM_AT = 10
 _PORTS = 0xFFFFFFFF
+#: Octets that are looked at; what is shorter goes the long way.
+_LEAST = 32
 #: Ones' complement sums are sums modulo this.
 _MODULUS = 0xFFFF
 _read = struct.Struct("!BxHxxHBBxxQIHHI").unpack_from
@@ -67,6 +69,8 @@ class Flow:
     addressed: Endpoint
     #: What the session has carried in this direction.
     traffic: Traffic
+    #: Whether all of its datagrams pass here, and not those alone that hold ESP.
+    plain: bool = False
     addresses: int = field(init=False)
     ports: int = field(init=False)
     #: What is to be added to the ones' complement sum of a packet.
@@ -141,16 +145,16 @@ class FlowTable:
 def forward(flows: dict[FlowKey, Flow], buffer: bytearray, length: int, now: float) -> Destination | None:
     """Rewrite the packet in ``buffer[:length]`` for its flow and say where to send it.
 
-    None, and the buffer untouched, when it is not plain ESP in UDP of a known flow. The header checksum
-    is left zero: the raw socket that sends it fills it in (raw(7)).
+    None, and the buffer untouched, when it is of no known flow, or is not what the flow carries. The header
+    checksum is left zero: the raw socket that sends it fills it in (raw(7)).
     """
-    if length < SHORTEST:
+    if length < _LEAST:
         return None
     first, total, fragment, ttl, protocol, addresses, ports, udp_length, udp_sum, spi = _read(buffer)
     flow = flows.get(addresses << 32 | ports)
     if (
         flow is None
-        or not spi
+        or ((not spi or length < SHORTEST) and not flow.plain)
         or first != _VERSION_4_IHL_5
         or protocol != _UDP
         or total != length

@@ -1,12 +1,10 @@
 """From settings to the core's Policy, and what of the settings the daemon does not serve yet."""
 
-from collections.abc import Sequence
-
 from protocols import policy as core
 from protocols.addr import Network, parse_ip
 from relay.config import keys
 from relay.config.locator import KeyPath
-from relay.config.models import Ddns, Forward
+from relay.config.models import Forward
 from relay.config.problems import Problem
 from relay.config.settings import Settings
 
@@ -60,7 +58,11 @@ def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Poli
             ghost=pptp.ghost,
         ),
         forwarding=core.ForwardTimers(
-            tcp=config.forwarding.tcp, tcp_transitory=config.forwarding.tcp_transitory
+            tcp=config.forwarding.tcp,
+            tcp_transitory=config.forwarding.tcp_transitory,
+            udp=config.forwarding.udp,
+            ip=config.forwarding.ip,
+            most_endpoints=config.forwarding.most_endpoints,
         ),
         ipsec=core.Ipsec(
             pairing=core.Pairing(ipsec.pairing),
@@ -80,15 +82,9 @@ def unserved(settings: Settings) -> list[Problem]:
     """Return what is asked for and not served by this version: a start is refused, nothing is ignored."""
     config = settings.config
     found: list[tuple[KeyPath, str, str]] = []
-    later: dict[str, Sequence[Forward | Ddns]] = {"ddns": config.ddns}
-    for index, rule in enumerate(config.forward):
-        if not rule.listen.startswith("tcp/"):
-            message = f"{rule.listen} is not served by this version"
-            found.append((("forward", index, "listen"), message, "leave it out for now"))
-    for kind, entries in later.items():
-        for index, entry in enumerate(entries):
-            message = f'[[{kind}]] "{entry.name}" is not served by this version'
-            found.append(((kind, index), message, "leave it out for now"))
+    for index, entry in enumerate(config.ddns):
+        message = f'[[ddns]] "{entry.name}" is not served by this version'
+        found.append((("ddns", index), message, "leave it out for now"))
     if config.fastpath.mode == "require":
         message = "the kernel fast path is not in this version"
         found.append((("fastpath", "mode"), message, 'write mode = "auto" for now'))

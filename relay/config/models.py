@@ -190,6 +190,12 @@ class Forwarding(Table):
     """A TCP connection of which an end does not answer (RFC 5382 REQ-5: at least 2h4m)."""
     tcp_transitory: Duration = 240.0
     """One that is not answered yet, or half closed (RFC 5382 REQ-5: at least 4m)."""
+    udp: Duration = 300.0
+    """What a peer and a server exchange by UDP (RFC 4787 REQ-5: at least 2m)."""
+    ip: Duration = 600.0
+    """What they exchange by another IP protocol."""
+    most_endpoints: Annotated[StrictInt, Field(ge=1, le=65535)] = 64
+    """UDP: ports of one peer that are remembered; if the server sees our address, no others get an answer."""
 
 
 class Dynamic(Table):

@@ -40,10 +40,34 @@ _ERRORS_ABOUT_GRE: Final = f"{_ERRORS} @th,136,8 47"
 _ERRORS_ABOUT_ESP: Final = f"{_ERRORS} @th,136,8 50"
 #: IPsec's ports, and where they are in a quoted packet whose IP header has no options.
 _PORTS: Final = "{ 500, 4500 }"
-_ERRORS_ABOUT_UDP: Final = tuple(f"{_ERRORS} @th,136,8 17 @th,{at},16 {_PORTS}" for at in (224, 240))
+_QUOTED_SOURCE_PORT: Final = 224
+_QUOTED_DESTINATION_PORT: Final = 240
+_ERRORS_ABOUT_UDP: Final = tuple(
+    f"{_ERRORS} @th,136,8 17 @th,{at},16 {_PORTS}" for at in (_QUOTED_SOURCE_PORT, _QUOTED_DESTINATION_PORT)
+)
+_UDP: Final = 17
 
 #: Seconds that nft may take: a large ruleset of somebody else makes it slow.
 _PATIENCE: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A generic forward: a port of a server, or with port 0 a whole protocol."""
+
+    protocol: int
+    server: Network
+    port: int
+
+    @property
+    def errors(self) -> str:
+        """ICMP errors about what we send the server."""
+        port = f" @th,{_QUOTED_DESTINATION_PORT},16 {self.port}" if self.port else ""
+        return f"{_ERRORS} @th,136,8 {self.protocol}{port}"
+
+    def answers(self, inside: str, port: int) -> str:
+        """Give what it answers by UDP to our socket at a port, whatever address and port it is for."""
+        return f"iifname {inside} ip saddr {self.server} udp sport {self.port} tproxy to :{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,9 @@ class Table:
     #: Whether IPsec is served, and whose answers from its ports come to us: of these hosts, or of all.
     ipsec: bool = False
     answering: tuple[Network, ...] = ()
+    #: What is forwarded, and the port that a socket of ours holds for what servers answer by UDP.
+    forwarded: tuple[Forwarded, ...] = ()
+    answer_port: int = 0
 
     @property
     def name(self) -> str:
@@ -115,6 +142,7 @@ def script(table: Table) -> str:
     if table.ipsec:
         esp += f"        iifname {everywhere} {_ERRORS_ABOUT_ESP} notrack\n"
         errors += [_ERRORS_ABOUT_ESP, *_ERRORS_ABOUT_UDP]
+    errors += [forwarded.errors for forwarded in table.forwarded]
     marks = "".join(f"        iifname {inside} {one} meta mark set {table.mark:#x}\n" for one in errors)
     untracked = "{ icmp, gre, esp }" if table.ipsec else "{ icmp, gre }"
     # "add" first, so that "delete" is no error when there is none; then all of it anew.
@@ -138,19 +166,25 @@ table ip {table.name} {{
 {unmarked}\
 {marks}\
     }}
-{_answers(table, inside, neighbours) if table.ipsec else ""}\
+{_answers(table, inside, neighbours)}\
 }}
 """
 
 
 def _answers(table: Table, inside: str, neighbours: str) -> str:
     """What also makes the kernel put fragments together, whatever it matches."""
-    sources = "" if any(one.is_any for one in table.answering) else _sources(table.answering)
+    rules = [one.answers(inside, table.answer_port) for one in table.forwarded if one.protocol == _UDP]
+    if table.ipsec:
+        sources = "" if any(one.is_any for one in table.answering) else _sources(table.answering)
+        rules.append(f"iifname {inside} {sources}udp sport {_PORTS} tproxy to :500")
+    if not rules:
+        return ""
+    lines = "".join(f"        {rule}\n" for rule in dict.fromkeys(rules))
     return f"""\
     chain answers {{
         type filter hook prerouting priority filter; policy accept;
 {neighbours}\
-        iifname {inside} {sources}udp sport {_PORTS} tproxy to :500
+{lines}\
     }}
 """
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from protocols import ipv4
+from protocols.addr import show_ip
 from tests.netns import Namespace
-from tests.system.home import CALLER, CLIENT, PATIENCE, PEER, PUBLIC, SERVER, Daemon, Home, until
+from tests.system.home import CALLER, CLIENT, PATIENCE, PEER, PUBLIC, SERVER, Daemon, Gre, Home, until
 
 RULES = f"""
 [[forward]]
@@ -24,6 +26,31 @@ listen = "tcp/25"
 server = "{SERVER}"
 allow = ["any"]
 source = "gateway"
+
+[[forward]]
+name = "dns"
+listen = "udp/53"
+server = "{SERVER}:5353"
+allow = ["{CALLER}", "{PEER}", "10.0.0.0/24"]
+
+[[forward]]
+name = "echo"
+listen = "udp/7"
+server = "{SERVER}"
+allow = ["{CALLER}"]
+source = "gateway"
+
+[[forward]]
+name = "fwz"
+listen = "ip/94"
+server = "{SERVER}"
+allow = ["{CALLER}", "10.0.0.0/24"]
+
+[[forward]]
+name = "gre"
+listen = "ip/47"
+server = "{SERVER}"
+allow = ["{CALLER}"]
 """
 
 
@@ -75,7 +102,10 @@ def sessions(daemon: Daemon) -> list[dict[str, object]]:
 @pytest.fixture(autouse=True)
 def nothing_left(daemon: Daemon) -> Iterator[None]:
     yield
-    until(lambda: not sessions(daemon))
+    until(lambda: not [one for one in sessions(daemon) if one["protocol"] == "tcp"])
+    left = [str(one["id"]) for one in sessions(daemon)]
+    if left:
+        daemon.command("sessions", "kill", *left)
 
 
 WAYS = [
@@ -228,5 +258,144 @@ def test_status_shows_the_rules(house: Home, daemon: Daemon) -> None:
     assert [(rule["name"], rule["role"], rule["protocols"]) for rule in rules] == [
         ("web", "forward", ["tcp/80"]),
         ("mail", "forward", ["tcp/25"]),
+        ("dns", "forward", ["udp/53"]),
+        ("echo", "forward", ["udp/7"]),
+        ("fwz", "forward", ["ip/94"]),
+        ("gre", "forward", ["ip/47"]),
     ]
-    assert CLIENT
+
+
+# -- UDP --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def udp(host: Namespace, port: int = 0) -> Iterator[socket.socket]:
+    with host.entered():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.bind(("0.0.0.0", port))
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+UDP_WAYS = [
+    pytest.param("caller", 53, 5353, CALLER, id="source-kept"),
+    pytest.param("caller", 7, 7, "10.0.0.1", id="source-ours"),
+    pytest.param("client", 53, 5353, PUBLIC, id="neighbour"),
+]
+
+
+@pytest.mark.parametrize("size", [20, 1400, 4000])
+@pytest.mark.parametrize(("who", "port", "server_port", "seen"), UDP_WAYS)
+def test_datagrams_go_both_ways_on_every_lane_in_fragments_too(
+    house: Home, daemon: Daemon, who: str, port: int, server_port: int, seen: str, size: int
+) -> None:
+    with udp(house.server, server_port) as server, udp(getattr(house, who)) as asker:
+        for round_ in range(3):
+            question = bytes([round_]) * size
+            asker.sendto(question, (PUBLIC, port))
+            heard, source = server.recvfrom(65536)
+            assert (heard, source[0]) == (question, seen)
+            server.sendto(question[::-1] + b"!", source)
+            # Nothing has been called unreachable: the next send would fail with it.
+            assert asker.recvfrom(65536) == (question[::-1] + b"!", (PUBLIC, port))
+        (row,) = sessions(daemon)
+        assert (row["protocol"], row["state"], row["listen"]) == ("udp", "established", f"udp/{port}")
+        assert row["packets"] == {"outbound": 3, "inbound": 3}
+
+
+def test_a_server_is_not_told_that_the_peers_it_answers_are_unreachable(house: Home, daemon: Daemon) -> None:
+    with udp(house.server, 5353) as server, udp(house.caller) as asker:
+        asker.sendto(b"question", (PUBLIC, 53))
+        _, source = server.recvfrom(100)
+        server.connect(source)  # a connected socket is told of ICMP errors
+        for _ in range(3):
+            server.send(b"answer")
+            assert asker.recv(100) == b"answer"
+
+
+def test_an_asker_is_told_that_the_server_does_not_listen(house: Home, daemon: Daemon) -> None:
+    with udp(house.caller) as asker:
+        asker.connect((PUBLIC, 53))
+        asker.send(b"question")
+        with pytest.raises(ConnectionRefusedError):
+            asker.recv(100)
+
+
+def test_what_else_the_server_sends_stays_the_kernels(house: Home, daemon: Daemon) -> None:
+    """To a peer that the rule does not name; here nobody masquerades it, so it leaves as it is."""
+    with udp(house.server, 7) as server:
+        server.sendto(b"elsewhere", (PEER, 7))
+    assert sessions(daemon) == []
+
+
+def test_datagrams_of_strangers_are_counted(house: Home, daemon: Daemon) -> None:
+    before = daemon.drops().get("no-rule", 0)
+    with udp(house.peer) as asker:
+        asker.sendto(b"question", (PUBLIC, 7))
+    until(lambda: daemon.drops().get("no-rule", 0) > before)
+
+
+# -- whole protocols ---------------------------------------------------------------------------------------
+
+#: Version 0 with IPv4 inside (RFC 2784).
+PLAIN_GRE = bytes.fromhex("00000800")
+PROTOCOLS = [pytest.param(94, b"", id="fwz"), pytest.param(47, PLAIN_GRE, id="plain-gre")]
+
+
+@pytest.mark.parametrize("size", [20, 3000])
+@pytest.mark.parametrize(("protocol", "head"), PROTOCOLS)
+def test_a_protocol_goes_both_ways_and_the_server_sees_the_peer(
+    house: Home, daemon: Daemon, protocol: int, head: bytes, size: int
+) -> None:
+    caller, server = house.raw(house.caller, protocol), house.raw(house.server, protocol)
+    for number in range(3):
+        there, back = head + bytes([number]) * size, head + bytes([100 + number]) * size
+        caller.sock.sendto(there, (PUBLIC, 0))
+        assert data(server, protocol) == (CALLER, SERVER, there)
+        server.sock.sendto(back, (CALLER, 0))
+        assert data(caller, protocol) == (PUBLIC, CALLER, back)
+    (row,) = sessions(daemon)
+    assert (row["protocol"], row["state"], row["listen"]) == ("ip", "established", f"ip/{protocol}")
+    assert row["packets"] == {"outbound": 3, "inbound": 3}
+    assert "ports" not in row
+
+
+def test_a_neighbour_reaches_a_protocol_by_the_public_address(house: Home, daemon: Daemon) -> None:
+    client, server = house.raw(house.client, 94), house.raw(house.server, 94)
+    for _ in range(2):
+        client.sock.sendto(b"there", (PUBLIC, 0))
+        assert data(server, 94) == (PUBLIC, SERVER, b"there")
+        server.sock.sendto(b"back", (PUBLIC, 0))
+        assert data(client, 94) == (PUBLIC, CLIENT, b"back")
+
+
+def data(raw: Gre, protocol: int) -> tuple[str, str, bytes]:
+    packet = raw.receive(protocol=protocol)
+    header = ipv4.Header.from_bytes(packet)
+    return show_ip(header.src), show_ip(header.dst), packet[header.length :]
+
+
+def test_rules_come_and_go_by_reload_and_another_program_has_a_udp_port(house: Home, daemon: Daemon) -> None:
+    config = daemon.directory / "vpnmasq.toml"
+    old = config.read_text()
+    with house.gateway.entered():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.bind(("0.0.0.0", 123))
+        config.write_text(f'{old}\n[[forward]]\nlisten = "udp/123"\nserver = "{SERVER}"\nallow = ["any"]\n')
+        done = daemon.command("reload")
+        assert "udp/123 on eth" in done.stderr
+        assert "ss -lunp sport = :123" in done.stderr
+    assert daemon.command("reload").returncode == 0
+    with udp(house.server, 123) as server, udp(house.peer) as asker:
+        asker.sendto(b"question", (PUBLIC, 123))
+        assert server.recv(100) == b"question"
+    config.write_text(old)
+    assert daemon.command("reload").returncode == 0
+    assert not [one for one in sessions(daemon) if one["listen"] == "udp/123"]
+    with udp(house.peer) as asker:
+        asker.connect((PUBLIC, 123))
+        asker.send(b"question")
+        with pytest.raises(ConnectionRefusedError):
+            asker.recv(100)

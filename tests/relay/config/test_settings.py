@@ -53,6 +53,9 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
             "forward[0].source=gateway",
             "forwarding.tcp=3h",
             "forwarding.tcp_transitory=5m",
+            "forwarding.udp=13",
+            "forwarding.ip=14",
+            "forwarding.most_endpoints=15",
             "pptp.echo_timeout=2",
             "pptp.handshake_timeout=3",
             "pptp.message_timeout=4",
@@ -101,7 +104,7 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
             ),
             Forward("fwz", 94, 0, parse_ip("10.0.0.4"), 0, ()),
         ),
-        forwarding=ForwardTimers(tcp=10800, tcp_transitory=300),
+        forwarding=ForwardTimers(tcp=10800, tcp_transitory=300, udp=13, ip=14, most_endpoints=15),
         refuse=Refuse.SILENT,
         limits=Limits(sessions=9, sessions_per_client=8, new_per_second=7, icmp_per_second=6),
         pptp=PptpTimers(
@@ -122,7 +125,6 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
 
 
 UNSERVED = [
-    pytest.param("forward=ip/94 -> 10.0.0.2", "forward[0].listen", "leave it out", id="forward"),
     pytest.param(
         'ddns=[{provider = "url", host = "vpn.example.org", url = "https://example.org"}]',
         "ddns[0]",

@@ -22,7 +22,8 @@ def test_a_shipped_file_loads_and_is_served(path: Path) -> None:
 
 
 def test_all_examples_are_there() -> None:
-    assert {path.stem for path in FILES} >= {"vpnmasq", "home", "office", "server", "relay"}
+    examples = {"home", "office", "server", "relay", "forwards", "fwz"}
+    assert {path.stem for path in FILES} >= {"vpnmasq", *examples}
 
 
 def test_the_reference_holds_the_defaults_and_example_rules() -> None:

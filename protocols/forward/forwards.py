@@ -1,0 +1,92 @@
+"""All generic forwards together, as the gateway sees them."""
+
+from collections.abc import Mapping
+
+from protocols import ipv4
+from protocols.actions import Action, Side
+from protocols.admission import Admission
+from protocols.allocator import Random
+from protocols.events import ForwardEvent
+from protocols.forward.ip import IpForwards
+from protocols.forward.tcp import TcpForwards
+from protocols.forward.udp import UdpForwards
+from protocols.gre import codec as gre
+from protocols.lanes import IpLane, Lane, TwoLanes
+from protocols.natt.flows import FlowTable
+from protocols.policy import TCP, UDP, Policy
+from protocols.registry import SessionRegistry
+from protocols.sessions import Session
+
+
+class Forwards:
+    """TCP, UDP and whole protocols. ``udp_flows`` is the table of the short lane of UDP."""
+
+    def __init__(
+        self, admission: Admission, registry: SessionRegistry, udp_flows: FlowTable, *, random: Random
+    ) -> None:
+        self._admission = admission
+        self._tcp = TcpForwards(admission, registry)
+        self._udp = UdpForwards(admission, registry, udp_flows, random=random)
+        self._ip = IpForwards(admission, registry)
+        #: Flows of protocols that are forwarded whole.
+        self.flows = self._ip.flows
+
+    def lanes(self, own: Mapping[int, Lane]) -> dict[int, Lane]:
+        """The short lanes of protocols that are forwarded whole; beside ``own`` where both are served."""
+        lane, policy = IpLane(self._ip.flows), self._admission.policy
+        return {
+            rule.protocol: TwoLanes(own[ipv4.GRE], lane)
+            if rule.protocol == ipv4.GRE and _serves_pptp(policy)
+            else lane
+            for rule in policy.forward
+            if rule.protocol not in (TCP, UDP)
+        }
+
+    def stream_event(self, event: ForwardEvent, *, now: float) -> list[Action]:
+        """Act on what happened to a connection."""
+        return self._tcp.stream_event(event, now=now)
+
+    def take(self, side: Side, header: ipv4.Header, packet: bytes, *, now: float) -> list[Action] | None:
+        """Take a packet that is not TCP; None if it is none of a forward."""
+        if header.protocol == UDP:
+            return self._udp.take(side, header, packet, now=now)
+        # A rule for PPTP takes its kind of GRE, and a forward any other.
+        shared = header.protocol == ipv4.GRE and _serves_pptp(self._admission.policy)
+        if shared and gre.is_pptp(packet, header.length):
+            return None
+        return self._ip.take(side, header, packet, now=now)
+
+    def refused(self, rule: str) -> int:
+        """How many sessions that the rule allows were refused because of a limit."""
+        return sum(part.refused[rule] for part in (self._tcp, self._udp, self._ip))
+
+    def kill(self, session: Session, why: str, *, now: float) -> list[Action]:
+        """End a session, if it is one of ours."""
+        return [
+            *self._tcp.kill(session, why),
+            *self._udp.kill(session, why, now=now),
+            *self._ip.kill(session, why),
+        ]
+
+    def close_all(self, why: str, *, now: float) -> list[Action]:
+        """End all sessions."""
+        return [*self._tcp.close_all(why), *self._udp.close_all(why, now=now), *self._ip.close_all(why)]
+
+    def reconsider(self, *, now: float) -> list[Action]:
+        """End what the rules and addresses of now do not allow."""
+        parts = (self._tcp, self._udp, self._ip)
+        return [action for part in parts for action in part.reconsider(now=now)]
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` is next to be called."""
+        deadlines = (part.next_deadline() for part in (self._tcp, self._udp, self._ip))
+        return min((when for when in deadlines if when is not None), default=None)
+
+    def expire(self, *, now: float) -> list[Action]:
+        """Do what is due."""
+        return [action for part in (self._tcp, self._udp, self._ip) for action in part.expire(now=now)]
+
+
+def _serves_pptp(policy: Policy) -> bool:
+    """Whether any rule is for PPTP."""
+    return any(rule.pptp for rule in policy.masquerade) or any(rule.pptp for rule in policy.expose)
