@@ -3,8 +3,8 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
 
 import pytest
 import uvloop
@@ -65,6 +65,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+@asynccontextmanager
+async def dialled(server_port: int) -> AsyncIterator[tuple[Desk, socket.socket]]:
+    """A desk, and a connection that somebody has opened to it."""
+    desk = Desk(server_port)
+    entrance = socket.create_server(("127.0.0.1", 0))
+    close = desk.splices.listen(entrance, Side.WAN)
+    with closing(socket.create_connection(entrance.getsockname())) as near:
+        yield desk, near
+    close()
+    desk.splices.abort_all()
+
+
 def read_all(sock: socket.socket) -> None:
     while sock.recv(1 << 20):
         pass
@@ -92,10 +104,7 @@ def test_ends_that_answer_are_alive_and_bytes_are_counted(
     new_loop: Callable[[], asyncio.AbstractEventLoop], server: socket.socket
 ) -> None:
     async def story() -> None:
-        desk = Desk(server.getsockname()[1])
-        entrance = socket.create_server(("127.0.0.1", 0))
-        close = desk.splices.listen(entrance, Side.WAN)
-        with closing(socket.create_connection(entrance.getsockname())) as near:
+        async with dialled(server.getsockname()[1]) as (desk, near):
             await desk.until(ForwardConnected)
             with closing(server.accept()[0]) as far:
                 near.sendall(b"x" * 1000)
@@ -108,9 +117,7 @@ def test_ends_that_answer_are_alive_and_bytes_are_counted(
                 desk.splices.cut(Cut(1).stream)
                 with pytest.raises(ConnectionResetError):
                     near.recv(1)
-        assert len(desk.splices) == 0
-        close()
-        desk.splices.abort_all()
+            assert len(desk.splices) == 0
 
     run(new_loop, story)
 
@@ -120,28 +127,23 @@ def test_an_end_that_resets_while_the_other_does_not_read_is_found_out(
     new_loop: Callable[[], asyncio.AbstractEventLoop], server: socket.socket
 ) -> None:
     async def story() -> None:
-        desk = Desk(server.getsockname()[1])
-        entrance = socket.create_server(("127.0.0.1", 0))
-        close = desk.splices.listen(entrance, Side.WAN)
-        near = socket.create_connection(entrance.getsockname())
-        await desk.until(ForwardConnected)
-        with closing(server.accept()[0]) as far:
-            near.setblocking(False)
-            while not desk.splices.held_up:
-                try:
-                    near.send(bytes(1 << 16))
-                except BlockingIOError:
-                    await asyncio.sleep(0.01)
-            desk.splices.look()
-            assert len(desk.splices) == 1
-            reset(near)
-            desk.splices.look()
-            ended = await desk.until(ForwardEnded)
-            assert ended == ForwardEnded(1, "Connection reset by peer")
-            with pytest.raises(ConnectionResetError):
-                read_all(far)
-        close()
-        desk.splices.abort_all()
+        async with dialled(server.getsockname()[1]) as (desk, near):
+            await desk.until(ForwardConnected)
+            with closing(server.accept()[0]) as far:
+                near.setblocking(False)
+                while not desk.splices.held_up:
+                    try:
+                        near.send(bytes(1 << 16))
+                    except BlockingIOError:
+                        await asyncio.sleep(0.01)
+                desk.splices.look()
+                assert len(desk.splices) == 1
+                reset(near)
+                desk.splices.look()
+                ended = await desk.until(ForwardEnded)
+                assert ended == ForwardEnded(1, "Connection reset by peer")
+                with pytest.raises(ConnectionResetError):
+                    read_all(far)
 
     run(new_loop, story)
 
@@ -153,10 +155,7 @@ def test_what_a_server_said_before_it_reset_still_arrives(
     """A server that answers without having read the whole question closes with RST."""
 
     async def story() -> None:
-        desk = Desk(server.getsockname()[1])
-        entrance = socket.create_server(("127.0.0.1", 0))
-        close = desk.splices.listen(entrance, Side.WAN)
-        with closing(socket.create_connection(entrance.getsockname())) as near:
+        async with dialled(server.getsockname()[1]) as (desk, near):
             await desk.until(ForwardConnected)
             far = server.accept()[0]
             near.sendall(b"question")
@@ -166,8 +165,6 @@ def test_what_a_server_said_before_it_reset_still_arrives(
             await until(lambda: desk.back.octets == 7)
             near.settimeout(BOUND)
             assert near.recv(100) == b"refused"
-        close()
-        desk.splices.abort_all()
 
     run(new_loop, story)
 
@@ -180,13 +177,8 @@ def test_a_server_that_is_not_there_fails_with_the_reason(
     server.close()
 
     async def story() -> None:
-        desk = Desk(port)
-        entrance = socket.create_server(("127.0.0.1", 0))
-        close = desk.splices.listen(entrance, Side.WAN)
-        with closing(socket.create_connection(entrance.getsockname())):
+        async with dialled(port) as (desk, _):
             failed = await desk.until(ForwardFailed)
         assert failed == ForwardFailed(1, "Connection refused")
-        close()
-        desk.splices.abort_all()
 
     run(new_loop, story)
