@@ -26,6 +26,7 @@ import termios
 import time
 import tty
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 FLAG: Final = 0x7E
@@ -159,7 +160,18 @@ class Client:
     def hang_up(self) -> None:
         """End the call as pptp does when pppd has ended."""
         self._pptp.send_signal(signal.SIGTERM)
-        self._pptp.wait(10)
+        try:
+            self._pptp.wait(10)
+        except subprocess.TimeoutExpired:
+            print(self._stuck(), file=sys.stderr, flush=True)
+            raise
+
+    def _stuck(self) -> str:
+        """What pptp waits in, and what it has open still: its call manager's socket, for one."""
+        process = Path(f"/proc/{self._pptp.pid}")
+        open_files = {entry.name: str(entry.readlink()) for entry in (process / "fd").iterdir()}
+        waits = [(process / name).read_text().strip() for name in ("wchan", "syscall", "stat")]
+        return f"pptp does not end: {waits} {open_files}"
 
     def _text(self, number: int) -> bytes:
         return b"%s#%d#" % (self._name, number)
