@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
+from tests.lab.machine import until
 from tests.lab.namespace import Namespace
 
 LAN_GATEWAY: Final = "10.0.0.1"
@@ -90,3 +91,9 @@ class Network:
         )
         self.inet.run("nft", "-f", "-", stdin=_NO_PRIVATE_ADDRESSES)
         self.gw.sh("ip route add default via 200.200.200.1")
+        # routes say so, and what a gateway leaves behind is told by comparing them
+        until(
+            lambda: "linkdown" not in self.gw.run("ip", "route", "show", "table", "all"),
+            "links are up",
+            within=10,
+        )

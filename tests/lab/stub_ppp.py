@@ -169,7 +169,10 @@ class Client:
     def _stuck(self) -> str:
         """What pptp waits in, and what it has open still: its call manager's socket, for one."""
         process = Path(f"/proc/{self._pptp.pid}")
-        open_files = {entry.name: str(entry.readlink()) for entry in (process / "fd").iterdir()}
+        open_files = []
+        for entry in (process / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                open_files.append(f"{entry.name} is {entry.readlink()}")
         waits = [(process / name).read_text().strip() for name in ("wchan", "syscall", "stat")]
         return f"pptp does not end: {waits} {open_files}"
 

@@ -139,6 +139,10 @@ class Lab:
             yield
         finally:
             for client in clients:
+                # The server first: it redials at once what it has rekeyed itself, and a pluto that is told
+                # to tear down a tunnel which is just coming up may crash.
+                if client in self.clients and name in ("v1", "v2"):
+                    self.server.down(f"{name}c{self.clients.index(client) + 1}")
                 client.down(name)
             self.forget()
 
@@ -259,13 +263,17 @@ def test_rekeys_from_both_ends_while_traffic_flows(lab: Lab, name: str) -> None:
     with lab.tunnels(name, *clients):
         assert pings(*((client, SERVER_INSIDE) for client in clients)) == [0, 0]
         before = lab.gateway.drops()
+        unkeyed = sum(end.unkeyed() for end in (lab.server, *clients))
         pinging = [ping(client.host, SERVER_INSIDE, 70) for client in clients]
         rekey(one, name)
         rekey(lab.server, f"{name}c2")
         if name == "v2":
             two.rekey(name, ike=True)
             lab.server.rekey(f"{name}c1", ike=True)
-        assert [one.lost() for one in pinging] == [0, 0]
+        lost = sum(one.lost() for one in pinging)
+        # by IKEv1, ends have no key for a moment, and their kernels count what they could not send
+        unkeyed = sum(end.unkeyed() for end in (lab.server, *clients)) - unkeyed
+        assert lost <= (unkeyed if name == "v1" else 0)
         # after the pings: the queues of busy guests are short, and they drop what TCP sends again
         moving = transfer(one.host, lab.server.host, SERVER_INSIDE, LONG)
         rekey(lab.server, f"{name}c1")
