@@ -116,11 +116,6 @@ class Libreswan:
         """The SPIs that its kernel has keys for."""
         return set(re.findall(r"proto esp spi (0x\w+)", self.host.sh("ip xfrm state", check=True).output))
 
-    def unkeyed(self) -> int:
-        """How many packets its kernel has had no key for when they were to be sent (xfrm_proc)."""
-        lines = self.host.sh("cat /proc/net/xfrm_stat", check=True).output.splitlines()
-        return int(dict(line.split() for line in lines)["XfrmAcquireError"])
-
     def evidence(self) -> str:
         """Return what pluto logged last."""
         return self.host.sh("tail -n 40 /run/pluto.log").output

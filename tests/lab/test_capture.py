@@ -1,0 +1,40 @@
+"""What counts as lost in a gateway, by what tcpdump tells of its interfaces."""
+
+import io
+
+import pytest
+
+from tests.lab.capture import Capture, lost_esp, sources
+
+OUT_IN = "eth0  In  IP 10.0.0.2 > 199.0.0.1: ESP(spi=0x0000c001,seq=0x1), length 132"
+OUT_OUT = "eth1  Out IP 200.200.200.9 > 199.0.0.1: ESP(spi=0x0000c001,seq=0x1), length 132"
+IN_IN = "eth1  In  IP 199.0.0.1 > 200.200.200.9: ESP(spi=0x0000d001,seq=0x1), length 132"
+IN_TWO = "eth0  Out IP 199.0.0.1 > 10.0.0.2: ESP(spi=0x0000d001,seq=0x1), length 132"
+IN_THREE = "eth0  Out IP 199.0.0.1 > 10.0.0.3: ESP(spi=0x0000d001,seq=0x1), length 132"
+
+
+def later(line: str) -> str:
+    """Return the next packet of the same SA."""
+    return line.replace("seq=0x1", "seq=0x2")
+
+
+@pytest.mark.parametrize(
+    ("lines", "lost"),
+    [
+        ([OUT_IN, OUT_OUT, IN_IN, IN_TWO], {}),
+        ([OUT_IN], {"0x0000c001 from a client": 1}),
+        ([OUT_IN, later(OUT_IN), OUT_OUT], {"0x0000c001 from a client": 1}),
+        ([IN_IN], {"0x0000d001 to a client": 1}),
+        ([IN_IN, IN_TWO, IN_THREE, later(IN_IN), later(IN_TWO)], {}),
+        ([IN_IN, IN_THREE, later(IN_IN), later(IN_TWO)], {"0x0000d001 to a client": 1}),
+        ([OUT_IN, OUT_OUT, IN_TWO], {}),
+    ],
+    ids=["all", "outbound", "one of two", "inbound", "a copy", "to different clients", "nothing came"],
+)
+def test_a_packet_crosses_when_it_comes_in_and_goes_out(lines: list[str], lost: dict[str, int]) -> None:
+    assert lost_esp(Capture(io.StringIO("\n".join(lines))), "200.200.200.9") == lost
+
+
+def test_sources() -> None:
+    lines = [OUT_IN, "IP 199.0.0.1.500 > 200.200.200.9.500: isakmp: phase 2/others ? inf[E]"]
+    assert sources(Capture(io.StringIO("\n".join(lines)))) == {"10.0.0.2", "199.0.0.1"}
