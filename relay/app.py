@@ -36,6 +36,7 @@ from relay.datapath import Datapath, Observer
 from relay.following import Follower
 from relay.interceptor import Interceptor
 from relay.kernel import KernelError
+from relay.links import Links
 from relay.lock import Held, hold, hold_name
 from relay.mender import Mender
 from relay.options import RunOptions
@@ -217,6 +218,13 @@ class Daemon:
         await self._follower.live_in(scene, loop.time())
         await self._interceptor.install(self._follower.plan, policy.lan_networks, service.station.answer_port)
         house.enter_context(Mender(self._interceptor, self._tasks.create_task))
+        service.links = Links(
+            settings=lambda: self._settings.config.dynamic,
+            uplink=lambda: self._follower.uplink,
+            hint=lambda: self._watcher.hint(),
+            spawn=self._tasks.create_task,
+        )
+        house.callback(service.links.close)
         house.callback(service.feed.close, "the gateway stops")
         await house.enter_async_context(ControlServer(service, _api_options(self._settings)))
         house.enter_context(Ticker(_REPORT, service.report_drops))
@@ -230,6 +238,8 @@ class Daemon:
         await house.enter_async_context(self._watcher)
         # What changed before it was watched.
         await self._follower.live_in(self._watcher.current, loop.time())
+        service.links.changed(uplink.NOWHERE, self._follower.uplink)
+        self._follower.listeners.append(service.links.changed)
 
     def _make_follower(self, first: Uplink) -> Follower:
         return Follower(

@@ -140,7 +140,7 @@ class Follower:
         service = self.service
         address, until = self.uplink.address, service.clock() + _ROUTE_PATIENCE
         while (peer := service.gateway.awaited()) is not None and self.uplink.address == address:
-            if is_routed(show_ip(peer)) or service.clock() > until:
+            if is_routed(show_ip(peer)) or service.clock() > until or service.state == "draining":
                 service.datapath.perform(service.gateway.resend(now=service.clock()))
                 return
             await asyncio.sleep(_ROUTE_POLL)

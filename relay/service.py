@@ -15,10 +15,11 @@ from protocols.esp.told import Told
 from protocols.gateway import Gateway
 from protocols.policy import Expose, Masquerade, Policy
 from protocols.sessions import Session, State
-from relay.control.daemon import Counted, FastPathStatus, RuleStatus, SocketStatus, Status, WanStatus
+from relay.control.daemon import Counted, FastPathStatus, Link, RuleStatus, SocketStatus, Status, WanStatus
 from relay.control.feed import Feed, Subscription
 from relay.datapath import Datapath
 from relay.holds import PortHolds
+from relay.links import Links
 from relay.logs import Throttle
 from relay.sockets.raw import losses
 from relay.station import Station
@@ -58,6 +59,7 @@ class Service:
     datapath: Datapath = field(init=False)
     station: Station = field(init=False)
     holds: PortHolds = field(default_factory=PortHolds)
+    links: Links = field(init=False)
     _reported: dict[Reason, int] = field(default_factory=dict)
     #: Sessions that were logged as established, so that their end is too.
     _stood: set[str] = field(default_factory=set)
@@ -127,7 +129,13 @@ class Service:
             drops={reason: count for reason, count in self.gateway.drops.items() if count},
             sockets=self._sockets(),
             traffic=self._traffic(sessions),
-            attention=[*self.uplink_attention, *self.attention, *self.station.attention, *self._seen()],
+            attention=[
+                *self.uplink_attention,
+                *self.links.failures.values(),
+                *self.attention,
+                *self.station.attention,
+                *self._seen(),
+            ],
         )
 
     def sessions(self) -> Iterable[Session]:
@@ -156,6 +164,10 @@ class Service:
     def untell(self, peer: Ip4, spi: int) -> bool:
         """Believe a told pair no longer."""
         return self.gateway.esp.untell(peer, spi)
+
+    async def link_changed(self, event: str, link: Link) -> bool:
+        """A hook says that a link is "up" or "down"."""
+        return await self.links.told(event, link)
 
     async def reload(self) -> list[str]:
         """Read the configuration again."""

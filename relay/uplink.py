@@ -41,6 +41,10 @@ class Uplink:
         return Addresses(wan, self.own | {wan} if wan is not None else self.own)
 
 
+#: Before there was any.
+NOWHERE = Uplink(Interface(""), None, frozenset())
+
+
 def eyes(settings: Config, lan: Sequence[str]) -> Callable[[], Scene]:
     """What to call to look at all that the public side depends on, and at the LAN interfaces. Blocks."""
     name, auto = settings.wan.interface, settings.wan.interface == "auto"

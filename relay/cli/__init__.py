@@ -22,6 +22,7 @@ COMMANDS = {
     "sessions": "List, show or end sessions.",
     "pair": "Tell whose an inbound SPI of ESP is.",
     "events": "Follow what happens to sessions and the address.",
+    "wan": "Entry points for hooks: the link is up, or down.",
     "reload": "Read the configuration file again.",
     "health": "Exit 0 when the gateway is ready: for scripts and containers.",
     "demo": "Show the main job on a network of its own.",

@@ -31,6 +31,7 @@ AnyNetwork = Annotated[str, BeforeValidator(values.network), _TEXT]
 OwnNetwork = Annotated[str, BeforeValidator(values.definite_network), _TEXT]
 Interface = Annotated[str, BeforeValidator(values.interface), _TEXT]
 RuleName = Annotated[str, BeforeValidator(values.rule_name), _TEXT]
+Command = Annotated[str, BeforeValidator(values.command), _TEXT]
 HostName = Annotated[str, BeforeValidator(values.host_name), _TEXT]
 Path = Annotated[str, BeforeValidator(values.absolute_path), _TEXT]
 PortRange = Annotated[str, BeforeValidator(values.port_range), _TEXT]
@@ -203,6 +204,12 @@ class Dynamic(Table):
 
     on_change: Literal["close", "keep"] = "close"
     """Whether sessions end with the address they were opened on."""
+    up_commands: tuple[Command, ...] = ()
+    """Commands to run when an address is served; their arguments are those of pppd's ip-up."""
+    down_commands: tuple[Command, ...] = ()
+    """Commands to run when it is gone, with the same arguments."""
+    command_timeout: Duration = 30.0
+    """How long one of them may take."""
 
 
 class FastPath(Table):

@@ -7,6 +7,7 @@ relay.config.convert turns them into the core's integers.
 import ipaddress
 import math
 import re
+import shlex
 
 from protocols.addr import Network, parse_ip, show_ip
 from relay.config.problems import InputError
@@ -232,6 +233,18 @@ def host_name(value: object) -> str:
     text = _text(value, "a host name", '"vpn.example.org"')
     if not _HOST.fullmatch(text):
         raise InputError(f"{show(text)} is not a host name", 'write for example "vpn.example.org"')
+    return text
+
+
+def command(value: object) -> str:
+    """Read a command line; it is split as a shell would, and no shell runs it."""
+    text = _text(value, "a command", '"/etc/vpnmasq/up.sh"')
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{show(text)}: {str(error).lower()}", "close the quotation") from error
+    if not words:
+        raise InputError("is empty", 'write a program and its arguments, such as "/etc/vpnmasq/up.sh"')
     return text
 
 

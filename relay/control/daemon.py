@@ -49,6 +49,22 @@ class Counted(TypedDict):
     octets: int
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The arguments of pppd's ip-up and ip-down, in their order; what is not known is empty."""
+
+    interface: str
+    tty: str = ""
+    speed: str = ""
+    local: str = ""
+    remote: str = ""
+    ipparam: str = ""
+
+    def arguments(self) -> tuple[str, ...]:
+        """As pppd gives them."""
+        return (self.interface, self.tty, self.speed, self.local, self.remote, self.ipparam)
+
+
 class FastPathStatus(TypedDict):
     """The kernel fast path; ``reason`` says why it is not active."""
 
@@ -140,6 +156,9 @@ class Daemon(Protocol):
         Raises:
             ReloadRefused: the configuration is wrong; nothing was changed.
         """
+
+    async def link_changed(self, event: str, link: Link) -> bool:
+        """Act on a hook's word that a link is "up" or "down"; return whether the gateway has followed it."""
 
     def ready(self) -> bool:
         """Whether the gateway serves now."""

@@ -6,7 +6,7 @@ A body is JSON of at most BODY_LIMIT octets, whatever its Content-Type says: cur
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,11 +14,14 @@ from aiohttp import web
 from protocols.addr import Ip4, parse_ip
 from relay.config import values
 from relay.config.problems import InputError
+from relay.control.daemon import Link
 
 #: Octets of a request's body.
 BODY_LIMIT = 64 * 1024
 #: Sessions that one request may name.
 IDS_LIMIT = 1024
+#: Characters of an argument of pppd's.
+WORD_LIMIT = 256
 #: Characters of a session's ID.
 ID_LIMIT = 64
 #: How long a told pair is believed when nobody says: what an SA lives that says nothing (RFC 2407 §4.5).
@@ -111,6 +114,27 @@ async def read_pair_key(request: web.Request) -> PairKey:
         web.HTTPRequestEntityTooLarge: longer than BODY_LIMIT.
     """
     return _pair_key(await read_json(request), set())
+
+
+async def read_link(request: web.Request) -> Link:
+    """Return the link of ``{"interface": "ppp0", "local": "200.200.200.200"}``; further keys are Link's.
+
+    Raises:
+        BadRequestError: the body is anything else.
+        web.HTTPRequestEntityTooLarge: longer than BODY_LIMIT.
+    """
+    body = await read_json(request)
+    known = [field.name for field in fields(Link)]
+    for key, value in body.items():
+        if key not in known:
+            raise BadRequestError(f"unknown key {key!r}; known are {', '.join(known)}")
+        if not isinstance(value, str) or len(value) > WORD_LIMIT or not value.isprintable():
+            raise BadRequestError(
+                f"{key}: {values.show(value)} is not a printable text of {WORD_LIMIT} or less"
+            )
+    interface = _read("interface", values.interface, body.get("interface"))
+    ends = {key: _read(key, values.host_address, body[key]) for key in ("local", "remote") if body.get(key)}
+    return Link(**{**body, **ends, "interface": interface})
 
 
 def _pair_key(body: dict[str, Any], more: set[str]) -> PairKey:

@@ -10,6 +10,8 @@
 | POST /v1/pairs/add       | admin | vpnmasq.pairs/1 with the one pair; 409 when refused |
 | POST /v1/pairs/delete    | admin | vpnmasq.pairs/1 with what is left; 404 when there is no such pair |
 | GET  /v1/events          | read  | vpnmasq.events/1 lines until somebody ends it |
+| POST /v1/wan/up          | admin | vpnmasq.wan/1: a hook says that a link is up |
+| POST /v1/wan/down        | admin | vpnmasq.wan/1: and that it is down |
 | POST /v1/reload          | admin | vpnmasq.reload/1; 422 with ``problems`` when the file is wrong |
 | GET  /v1/health          | read  | vpnmasq.health/1; 503 while not ready |
 | GET  /v1/metrics         | read  | Prometheus text |
@@ -29,7 +31,7 @@ from relay.control import schema
 from relay.control.access import Level
 from relay.control.daemon import Daemon, ReloadRefused
 from relay.control.feed import Subscription, TooManyFollowersError
-from relay.control.requests import PairKey, read_ids, read_pair, read_pair_key
+from relay.control.requests import PairKey, read_ids, read_link, read_pair, read_pair_key
 from relay.metrics import CONTENT_TYPE, Exposition
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,6 +63,7 @@ class Routes:
             ("POST", "/v1/pairs/add", Level.ADMIN, self.add_pair),
             ("POST", "/v1/pairs/delete", Level.ADMIN, self.delete_pair),
             ("GET", "/v1/events", Level.READ, self.events),
+            ("POST", "/v1/wan/{event:up|down}", Level.ADMIN, self.wan),
             ("POST", "/v1/reload", Level.ADMIN, self.reload),
             ("GET", "/v1/health", Level.READ, self.health),
             ("GET", "/v1/metrics", Level.READ, self.metrics),
@@ -137,6 +140,12 @@ class Routes:
             text = f"nobody has told us whose {show_spi(key.spi)} of {show_ip(key.peer)} is"
             return answer(schema.error(text), status=404)
         return await self.pairs(request)
+
+    async def wan(self, request: web.Request) -> web.StreamResponse:
+        """A hook's word of a link; answered when it has been followed."""
+        served = await self._daemon.link_changed(request.match_info["event"], await read_link(request))
+        now = self._daemon.status().wan
+        return answer(schema.wan(served, now.interface, now.address))
 
     async def reload(self, _request: web.Request) -> web.StreamResponse:
         """Read the configuration again."""

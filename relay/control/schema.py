@@ -26,6 +26,7 @@ EVENTS = "vpnmasq.events/1"
 HEALTH = "vpnmasq.health/1"
 KILL = "vpnmasq.kill/1"
 RELOAD = "vpnmasq.reload/1"
+WAN = "vpnmasq.wan/1"
 PAIRS = "vpnmasq.pairs/1"
 ERROR = "vpnmasq.error/1"
 
@@ -172,6 +173,11 @@ def health(state: str, *, ready: bool, reason: str) -> Document:
 def killed(done: Sequence[str], unknown: Sequence[str]) -> Document:
     """What became of a request to end sessions."""
     return {"schema": KILL, "killed": list(done), "unknown": list(unknown)}
+
+
+def wan(served: bool, interface: str, address: str | None) -> Document:
+    """What became of a hook's word: whether it was about the public link, and has been followed."""
+    return {"schema": WAN, "served": served, "interface": interface, "address": address}
 
 
 def reloaded(changed: Sequence[str]) -> Document:

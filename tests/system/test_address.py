@@ -1,6 +1,7 @@
 """The public address comes late, changes, goes and comes back; so does its interface."""
 
 import contextlib
+import json
 import signal
 import socket
 import time
@@ -246,6 +247,44 @@ def test_a_change_while_draining_ends_what_is_left(house: Home) -> None:
     connect(house, SECOND_PUBLIC)
     tunnel.client.hears(messages.StopRequest)
     assert daemon.ends() == 0
+
+
+# -- hooks and commands ----------------------------------------------------------------------------------
+
+
+def test_a_hook_returns_when_its_address_is_served_and_commands_get_its_arguments(house: Home) -> None:
+    said = house.directory() / "said"
+    tell = f"/bin/sh -c 'echo $VPNMASQ_EVENT $* >> {said}' sh"
+    dynamic = f'[dynamic]\nup_commands = ["{tell}"]\ndown_commands = ["{tell}"]\ncommand_timeout = "5s"\n'
+    daemon = house.run(RULES + dynamic)
+    until(lambda: said.exists() and said.read_text() == f"up eth1 {PUBLIC}\n")
+    disconnect(house)
+    until(lambda: has_address(daemon, None))
+    # A point-to-point link, whose commands wait for what its hook knows.
+    house.gateway.sh(f"ip address add {SECOND_PUBLIC} peer 200.200.200.1 dev eth1")
+    pppd = ("eth1", "/dev/ttyS0", "115200", SECOND_PUBLIC, "200.200.200.1", "office")
+    hook = daemon.command("wan", "ip-up", *pppd)
+    assert (hook.returncode, hook.stdout) == (0, f"eth1: {SECOND_PUBLIC}\n")
+    until(lambda: len(said.read_text().splitlines()) == 3)
+    assert said.read_text().splitlines()[1:] == [f"down eth1 {PUBLIC}", f"up {' '.join(pppd)}"]
+    assert daemon.command("wan", "ip-up", "eth0").stdout == "eth0: not the public link, or not up yet\n"
+    disconnect(house)
+    assert daemon.command("wan", "ip-down", *pppd).stdout == "eth1: no address\n"
+
+
+def test_a_command_that_fails_or_hangs_is_named_until_it_works(house: Home) -> None:
+    mended = house.directory() / "mended"
+    commands = [f"/bin/sh -c 'test -e {mended}'", f"/bin/sh -c 'test -e {mended} || exec sleep 60'"]
+    dynamic = f'[dynamic]\nup_commands = {json.dumps(commands)}\ncommand_timeout = "1s"\n'
+    daemon = house.run(RULES + dynamic)
+    until(lambda: "up_commands: /bin/sh: exit status 1" in attention(daemon))
+    until(lambda: "up_commands: /bin/sh: took longer than 1 s and was ended" in attention(daemon))
+    mended.touch()
+    disconnect(house)
+    until(lambda: has_address(daemon, None))
+    connect(house, PUBLIC)
+    until(lambda: "up_commands" not in attention(daemon))
+    assert carries(house, call(house, house.client, PEER, house.peer))
 
 
 # -- in the middle of things -----------------------------------------------------------------------------

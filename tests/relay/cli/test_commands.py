@@ -14,7 +14,7 @@ from protocols.addr import parse_ip
 from protocols.sessions import Role
 from relay.cli import main, sessions, status
 from relay.cli.exits import Exit
-from relay.control.daemon import ReloadRefused
+from relay.control.daemon import Link, ReloadRefused
 from tests.relay.cli.program import BOUND, environment, started, vpnmasq
 from tests.relay.control.credentials import READERS, as_other, as_root, forks
 from tests.relay.control.stand_in import Served, StandIn, place, serving, session
@@ -263,3 +263,20 @@ def test_told_pairs_are_completed(served: Served) -> None:
 
     assert completed("199") == ["plain,199.0.0.1", "plain,199.0.0.9"]
     assert completed("199.0.0.9 0x") == ["plain,0x00000077"]
+
+
+# -- hooks -----------------------------------------------------------------------------------------------
+
+
+def test_wan_ip_up_takes_pppds_arguments_as_they_are(served: Served) -> None:
+    pppd = ("eth1", "/dev/ttyS0", "115200", "200.200.200.200", "200.200.200.1", "office")
+    done = vpnmasq("--socket", served.path, "wan", "ip-up", *pppd)
+    assert (done.returncode, done.stdout) == (Exit.DONE, "eth1: 200.200.200.200\n")
+    done = vpnmasq("--socket", served.path, "wan", "ip-down", "ppp3", "", "", "")
+    assert (done.returncode, done.stdout) == (Exit.DONE, "ppp3: not the public link, or not up yet\n")
+    assert served.daemon.links == [("up", Link(*pppd)), ("down", Link("ppp3"))]
+    assert vpnmasq("--socket", served.path, "wan", "ip-up").returncode == Exit.USAGE
+    assert vpnmasq("--socket", served.path, "wan", "ip-up", *pppd, "more").returncode == Exit.USAGE
+    done = vpnmasq("--socket", served.path, "wan", "ip-up", "eth1", "", "", "300.1.1.1")
+    assert done.returncode == Exit.USAGE
+    assert "300.1.1.1" in done.stderr

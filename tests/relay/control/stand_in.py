@@ -17,7 +17,7 @@ from protocols.addr import Ip4, parse_ip, show_ip
 from protocols.drops import Reason
 from protocols.esp.told import Told, ToldPairs
 from protocols.sessions import Role, Session, State, Traffic
-from relay.control.daemon import Counted, ReloadRefused, RuleStatus, SocketStatus, Status, WanStatus
+from relay.control.daemon import Counted, Link, ReloadRefused, RuleStatus, SocketStatus, Status, WanStatus
 from relay.control.feed import Feed, Subscription
 from relay.control.server import ApiOptions, ControlServer
 
@@ -54,6 +54,7 @@ class StandIn:
         self.told = ToldPairs()
         self.now = 234.0
         self.state = "ready"
+        self.links: list[tuple[str, Link]] = []
         self.feed = Feed(self.clock, limit=limit)
         self.reloads: list[list[str] | ReloadRefused | Exception] = []
         #: Seconds that status() hangs, as a daemon in trouble would.
@@ -109,6 +110,10 @@ class StandIn:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def link_changed(self, event: str, link: Link) -> bool:
+        self.links.append((event, link))
+        return link.interface == "eth1"
 
     def ready(self) -> bool:
         return self.state == "ready"

@@ -8,7 +8,7 @@ import uvloop
 
 from protocols.addr import parse_ip
 from protocols.sessions import Role, State, Traffic
-from relay.control.daemon import ReloadRefused
+from relay.control.daemon import Link, ReloadRefused
 from tests.relay.control.stand_in import Served, StandIn, serving, session
 
 
@@ -211,6 +211,45 @@ def test_a_bad_pair_is_explained(served: Served, changes: dict[str, object], tex
     assert (status, document["schema"]) == (400, "vpnmasq.error/1")
     assert text in document["error"]
     assert served.daemon.pairs() == []
+
+
+def test_a_hook_tells_of_a_link(served: Served) -> None:
+    pppd = {
+        "interface": "eth1",
+        "tty": "/dev/ttyS0",
+        "speed": "115200",
+        "local": "200.200.200.200",
+        "remote": "200.200.200.1",
+        "ipparam": "office",
+    }
+    status, document = served.ask("POST", "/v1/wan/up", json.dumps(pppd).encode())
+    assert status == 200
+    assert document == {
+        "schema": "vpnmasq.wan/1",
+        "served": True,
+        "interface": "eth1",
+        "address": "200.200.200.200",
+    }
+    assert served.ask("POST", "/v1/wan/down", b'{"interface": "ppp9", "local": ""}')[1]["served"] is False
+    assert served.daemon.links == [("up", Link(**pppd)), ("down", Link("ppp9"))]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "'interface' is missing"),
+        ({"interface": "ppp0", "mtu": "1500"}, "unknown key 'mtu'"),
+        ({"interface": "ppp0", "speed": 115200}, "speed: 115200 is not a printable text"),
+        ({"interface": "ppp0", "tty": "\n"}, "tty:"),
+        ({"interface": "a/b"}, "interface:"),
+        ({"interface": "ppp0", "local": "1.2.3"}, "local:"),
+    ],
+)
+def test_a_hook_that_makes_no_sense_is_told_so(served: Served, body: dict[str, object], said: str) -> None:
+    status, document = served.ask("POST", "/v1/wan/up", json.dumps(body).encode())
+    assert status == 400
+    assert said in document["error"]
+    assert served.daemon.links == []
 
 
 def test_health_follows_the_state(served: Served) -> None:
