@@ -16,7 +16,7 @@ from typing import Final
 from tests.bench.limits import raise_files
 from tests.bench.netns import batch, sh_in
 from tests.bench.precedence import stand_alone
-from tests.bench.topology import CLIENTS, LAN_ROUTER, PEERS, WAN_ROUTER, Row, row
+from tests.bench.topology import CLIENTS, IPSEC_PEERS, LAN_ROUTER, PEERS, WAN_ROUTER, Row, row
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 #: Seconds a daemon may take to say that it is ready, and to end.
@@ -88,7 +88,7 @@ def nft(name: str, placement: Placement = KERNEL) -> Iterator[Contender]:
     with _row(name, placement) as names:
         sh_in(names.gateway, "nft", "-f", "-", stdin=_MASQUERADE)
         # A call that waits for its turn in the bench must not be forgotten meanwhile.
-        for which in ("gre_timeout", "gre_timeout_stream"):
+        for which in ("gre_timeout", "gre_timeout_stream", "generic_timeout", "udp_timeout_stream"):
             path = f"/proc/sys/net/netfilter/nf_conntrack_{which}"
             sh_in(names.gateway, "sh", "-c", f"echo 3600 > {path}")
         yield Contender("nft", placement, names)
@@ -147,8 +147,12 @@ networks = ["10.0.0.0/8"]
 [[masquerade]]
 name = "bench"
 clients = ["{CLIENTS}"]
-servers = [{", ".join(f'"{peer}"' for peer in PEERS)}]
-proto = ["pptp"]
+servers = [{", ".join(f'"{peer}"' for peer in (*PEERS, IPSEC_PEERS))}]
+proto = ["pptp", "ipsec"]
+
+[ipsec]
+spis_per_second = 1000000
+most_spis = 100000
 
 [fastpath]
 mode = "off"

@@ -17,7 +17,7 @@ from protocols.addr import Ip4, Network, parse_ip, show_ip
 from protocols.admission import Addresses
 from protocols.events import StreamAccepted, StreamConnected, StreamData
 from protocols.gateway import Gateway
-from protocols.policy import Limits, Masquerade, Policy
+from protocols.policy import Ipsec, Limits, Masquerade, Policy
 from protocols.pptp.messages import (
     OutgoingCallReply,
     OutgoingCallRequest,
@@ -25,8 +25,9 @@ from protocols.pptp.messages import (
     StartRequest,
     decode,
 )
-from tests.bench.packets import Flow, packet
-from tests.bench.topology import CLIENTS, GATEWAY_LAN, GATEWAY_WAN, PEERS
+from tests.bench.packets import Flow, Wire
+from tests.bench.topology import CLIENTS, GATEWAY_LAN, GATEWAY_WAN, IPSEC_PEERS, PEERS
+from tests.bench.tunnels import Pair
 
 #: Packets of one timing.
 _PACKETS: Final = 20_000
@@ -38,7 +39,7 @@ class Core:
     """A gateway without a shell, and the outbound packets of its calls."""
 
     gateway: Gateway
-    flows: list[Flow] = field(default_factory=list)
+    flows: list[Wire] = field(default_factory=list)
 
     def establish(self, index: int) -> None:
         """One client, one control connection, one call: what the shell and the peer would do."""
@@ -77,21 +78,42 @@ def core(calls: int) -> Core:
     return built
 
 
-def octets_per_call(calls: int) -> float:
-    """What the core holds for each of ``calls`` calls, by tracemalloc."""
-    core(1)  # imports and caches do not count
+def ipsec(pairs: Sequence[Pair]) -> Core:
+    """A core with these tunnels."""
+    ours = frozenset({parse_ip(GATEWAY_LAN), parse_ip(GATEWAY_WAN)})
+    policy = Policy(
+        lan_networks=(Network.parse("10.0.0.0/8"),),
+        masquerade=(
+            Masquerade("bench", (Network.parse(CLIENTS),), (Network.parse(IPSEC_PEERS),), ipsec=True),
+        ),
+        limits=Limits(sessions=65536, sessions_per_client=1000, new_per_second=1_000_000),
+        ipsec=Ipsec(spis_per_second=1e6),
+    )
+    built = Core(Gateway(policy, Addresses(parse_ip(GATEWAY_WAN), ours), random=random.Random(1).randrange))
+    for pair in pairs:
+        for wire, by_client in pair.stages():
+            enter = built.gateway.from_lan if by_client else built.gateway.from_wan
+            packet = bytearray(wire.packet(64))
+            enter(packet, len(packet), now=0.0)
+        built.flows.append(pair.outbound)
+    return built
+
+
+def octets_each(build: Callable[[int], Core], count: int) -> float:
+    """What a core holds for each of ``count`` calls or tunnels, by tracemalloc."""
+    build(1)  # imports and caches do not count
     gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        kept = core(calls)
+        kept = build(count)
         kept_flows, kept.flows = len(kept.flows), []
-        assert kept_flows == calls
+        assert kept_flows == count
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    return (after - before) / calls
+    return (after - before) / count
 
 
 def seconds_per_packet(cores: Sequence[Core]) -> list[float]:
@@ -105,7 +127,7 @@ def seconds_per_packet(cores: Sequence[Core]) -> list[float]:
 
 
 def _pass(one: Core) -> Callable[[], float]:
-    wires = [packet(flow, 64) for flow in one.flows]
+    wires = [flow.packet(64) for flow in one.flows]
     order = [wires[at % len(wires)] for at in range(_PACKETS)]
     buffer = bytearray(2048)
 

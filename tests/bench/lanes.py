@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from statistics import median
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
-from tests.bench.callers import Call
 from tests.bench.contenders import Contender
 from tests.bench.generator import Generator
-from tests.bench.packets import frames
+from tests.bench.packets import Wire, frames
 from tests.bench.quiet import Bystanders
 from tests.bench.topology import (
     GATEWAY_LAN_MAC,
@@ -33,6 +32,15 @@ WARM_UP: Final = 0.15
 
 #: Samples in all, those that other programs disturbed, and those repeated; printed for the reader to judge.
 TALLY: Final = {"samples": 0, "disturbed": 0, "repeated": 0}
+
+
+class Ends(Protocol):
+    """A session: what each of its ends sends."""
+
+    @property
+    def outbound(self) -> Wire: ...
+    @property
+    def inbound(self) -> Wire: ...
 
 
 class Direction(Enum):
@@ -73,7 +81,7 @@ class Lane:
         self,
         generator: Generator,
         contender: Contender,
-        calls: Sequence[Call],
+        calls: Sequence[Ends],
         direction: Direction,
         size: int,
     ) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tests.bench import core
 from tests.bench.callers import Callers, Established
 from tests.bench.contenders import Contender
 from tests.bench.lanes import Lane, Sample
@@ -65,28 +64,23 @@ def fill(ends: Callers, contender: Contender, calls: int) -> tuple[Established, 
     return done, (contender.resident() - before) / max(len(done.calls), 1)
 
 
-def memory_section(calls: int, resident: float, in_core: float) -> Section:
-    """The table of memory."""
-    section = Section("memory", f"Memory per established call, {calls} calls", ["what", "octets per call"])
+def memory_section(what: str, count: int, resident: float, in_core: float, most: int) -> Section:
+    """The table of memory for each ``what``, of which there are ``count``; ``most``: octets it may take."""
+    section = Section("memory", f"Memory per established {what}, {count} of them", ["what", "octets each"])
     section.results.append(
         Result(
             ["the core: sessions, flows, connections (tracemalloc)", f"{in_core:.0f}"],
-            {"what": "core", "octets": in_core, "calls": calls},
-            in_core <= MEMORY,
+            {"what": "core", "octets": in_core, "count": count},
+            in_core <= most,
         )
     )
-    each = calls_per_connection(calls)
     section.results.append(
         Result(
-            ["the daemon, with asyncio's side of its sockets (resident)", f"{resident:.0f}"],
-            {"what": "daemon", "octets": resident, "calls": calls, "calls_per_connection": float(each)},
+            ["the daemon (resident)", f"{resident:.0f}"],
+            {"what": "daemon", "octets": resident, "count": count},
         )
     )
-    section.notes.append(f"target: at most {MEMORY} beyond the sockets")
-    if each > 1:
-        section.notes.append(
-            f"open files are limited here: each control connection of the daemon carries {each} calls"
-        )
+    section.notes.append(f"target: at most {most} in the core")
     return section
 
 
@@ -99,7 +93,7 @@ def costs(few: Lane, many: Lane, rate: float, rounds: int, seconds: float) -> tu
     return Sample.middle(through_few), Sample.middle(through_many)
 
 
-def cost_section(sessions: tuple[int, int], daemon: tuple[Sample, Sample]) -> Section:
+def cost_section(sessions: tuple[int, int], daemon: tuple[Sample, Sample], alone: Sequence[float]) -> Section:
     """The table of costs per packet: of the whole daemon, and of the core alone."""
     few, many = sessions
     section = Section(
@@ -107,7 +101,6 @@ def cost_section(sessions: tuple[int, int], daemon: tuple[Sample, Sample]) -> Se
         "Cost per packet among many sessions",
         ["what", f"{few} sessions, µs", f"{many} sessions, µs", "ratio"],
     )
-    alone = core.seconds_per_packet([core.core(few), core.core(many)])
     for what, costs_of in (
         ("daemon", [sample.cost for sample in daemon]),
         ("core", alone),

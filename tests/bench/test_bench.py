@@ -6,26 +6,40 @@ from pathlib import Path
 
 import pytest
 
+from protocols.esp.codec import Esp
 from protocols.gre.codec import refusal
+from protocols.ike.natt import EspInUdp, decode
 from protocols.ipv4 import Header
+from protocols.udp import Datagram
 from tests.bench import contenders, core
 from tests.bench.callers import callers
 from tests.bench.generator import generator
 from tests.bench.lanes import Direction, Lane
-from tests.bench.packets import Flow, frames, packet
+from tests.bench.packets import EspFlow, Flow, UdpFlow, frames
 from tests.bench.report import Report, Result, Section
 from tests.bench.throughput import overload_met
+from tests.bench.tunnels import Both, pairs
 
 FLOW = Flow("10.1.0.1", "199.0.0.1", 0xBEEF)
 
 
 @pytest.mark.parametrize("size", [32, 64, 1400])
 def test_a_packet_is_what_the_gateway_takes(size: int) -> None:
-    wire = packet(FLOW, size)
+    wire = FLOW.packet(size)
     assert len(wire) == size
     assert Header.from_bytes(wire).protocol == 47
     assert refusal(wire, 20, size) is None
     assert struct.unpack_from(">HH", wire, 24) == (size - 32, 0xBEEF)
+
+
+@pytest.mark.parametrize("size", [64, 1400])
+def test_ipsec_is_what_the_gateway_takes(size: int) -> None:
+    esp = EspFlow("10.1.0.1", "199.1.0.1", 0xBEEF).packet(size)
+    assert (len(esp), Header.from_bytes(esp).protocol) == (size, 50)
+    assert Esp.from_bytes(esp[20:]).spi == 0xBEEF
+    udp = UdpFlow(("10.1.0.1", 4500), ("199.1.0.1", 4500), bytes.fromhex("0000beef 00000001")).packet(size)
+    read = Datagram.from_packet(Header.from_bytes(udp), udp)
+    assert decode(read.payload) == EspInUdp(0xBEEF, 1)
 
 
 def test_there_is_a_frame_for_each_flow() -> None:
@@ -38,6 +52,14 @@ def test_the_core_alone_carries_calls() -> None:
     built = core.core(3)
     assert len(built.flows) == 3
     assert len(list(built.gateway.sessions())) == 3
+
+
+def test_the_core_alone_carries_tunnels() -> None:
+    built = core.ipsec(pairs("10.1.0.1", 3))
+    assert len(built.flows) == 3
+    known = list(built.gateway.sessions())
+    assert sorted(session.protocol for session in known) == ["esp"] * 3 + ["isakmp"] * 3
+    assert core.seconds_per_packet([built])[0] > 0
 
 
 @pytest.mark.parametrize(
@@ -74,3 +96,13 @@ def test_packets_pass_the_plain_kernel_and_are_counted() -> None:
         sample = lane.sample(1000, 0.2)
         lane.close()
     assert sample.received > 100
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2, reason="needs root and two cores")
+def test_tunnels_pass_the_plain_kernel() -> None:
+    with contenders.plain("tunnels") as contender:
+        sides = Both(contender.row)
+        sides.establish(pairs("10.1.0.1", 3, seen=True))
+        assert len(sides.natt(["10.1.1.1", "10.1.1.2"], "199.0.0.1")) == 2
+        sides.close()

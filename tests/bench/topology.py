@@ -22,6 +22,9 @@ CLIENTS: Final = "10.1.0.0/16"
 #: Outside servers, behind WAN_ROUTER.
 PEERS: Final = tuple(f"199.0.0.{host}" for host in range(1, 5))
 
+#: The same for IPsec, of which netfilter lets one client talk to a peer: so there are many.
+IPSEC_PEERS: Final = "199.1.0.0/16"
+
 LAN_MAC: Final = "02:00:00:00:00:02"
 GATEWAY_LAN_MAC: Final = "02:00:00:00:00:01"
 GATEWAY_WAN_MAC: Final = "02:00:00:00:01:01"
@@ -121,10 +124,15 @@ def _wire(it: Row) -> None:
         ],
     )
     batch(it.lan, _host(f"{LAN_ROUTER}/24", GATEWAY_LAN, GATEWAY_LAN_MAC, [CLIENTS]))
-    batch(it.wan, _host(f"{WAN_ROUTER}/24", GATEWAY_WAN, GATEWAY_WAN_MAC, [f"{peer}/32" for peer in PEERS]))
+    batch(
+        it.wan,
+        _host(
+            f"{WAN_ROUTER}/24", GATEWAY_WAN, GATEWAY_WAN_MAC, [*(f"{peer}/32" for peer in PEERS), IPSEC_PEERS]
+        ),
+    )
     sh_in(it.gateway, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     for namespace in (it.lan, it.wan):
-        # The hosts swallow GRE before anything answers it; what came is in the interface's counter.
+        # The hosts swallow VPN packets before anything answers them; what came is in the interface's counter.
         sh_in(namespace, "nft", "-f", "-", stdin=_SWALLOW)
         # Ten thousand clients of one host share one small range of ports towards each peer.
         sh_in(namespace, "sh", "-c", "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range")
@@ -132,7 +140,11 @@ def _wire(it: Row) -> None:
 
 _SWALLOW: Final = """
 table netdev swallow {
-    chain early { type filter hook ingress device "eth0" priority 0; ip protocol gre drop; }
+    chain early {
+        type filter hook ingress device "eth0" priority 0;
+        ip protocol { gre, esp } drop
+        udp dport { 500, 4500 } drop
+    }
 }
 """
 

@@ -1,0 +1,205 @@
+"""IPsec tunnels as a gateway sees them: IKEv2's four messages, and then ESP both ways.
+
+One process plays all clients and all peers. Both sides' frames are prebuilt; what arrived is known by the
+interfaces' counters, and of NAT-T by a tap, since the gateway chooses the port.
+"""
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from protocols.addr import parse_ip, show_ip
+from protocols.ike.header import IKE_AUTH, IKE_SA_INIT, INITIATOR, LENGTH, RESPONSE, IkeHeader
+from protocols.ike.natt import NON_ESP_MARKER
+from tests.bench.netns import inside
+from tests.bench.packets import EspFlow, UdpFlow, Wire, esp_in_udp, frames
+from tests.bench.topology import (
+    CLIENTS,
+    GATEWAY_LAN_MAC,
+    GATEWAY_WAN,
+    GATEWAY_WAN_MAC,
+    IPSEC_PEERS,
+    LAN_MAC,
+    WAN_MAC,
+    Counter,
+    Row,
+)
+
+#: Clients of each peer, where there are many.
+CROWD: Final = 20
+#: Tunnels that are set up at once, each with another peer.
+AT_ONCE: Final = 100
+#: Seconds a stage of a set-up may take.
+PATIENCE: Final = 5.0
+#: The only taps that see a packet before the ingress hook, where the sink is.
+_ETH_P_ALL: Final = 0x0003
+#: Where in a frame the source address of IP is; the ports of UDP come after that of the destination.
+_SOURCE_AT: Final = 14 + 12
+_UDP: Final = struct.Struct(">I4xHH")
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """One client and one peer: what each sends."""
+
+    outbound: Wire
+    inbound: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tunnel of raw ESP, with the messages that set it up."""
+
+    number: int
+    client: str
+    peer: str
+    #: Whom the peer sees.
+    public: str = GATEWAY_WAN
+
+    @property
+    def outbound(self) -> EspFlow:
+        """The data that the client sends."""
+        return self._out(5000)
+
+    @property
+    def inbound(self) -> EspFlow:
+        """The data that the peer sends."""
+        return self._back(5000)
+
+    def stages(self) -> list[tuple[Wire, bool]]:
+        """What sets it up, in order, and whether the client sends it."""
+        cookie = 0x0101010100000000 + self.number
+        first, second = (cookie, 0, IKE_SA_INIT, 0), (cookie, cookie << 1, IKE_AUTH, 1)
+        answer = (cookie, cookie << 1, IKE_SA_INIT, 0)
+        return [
+            (self._ike(*first, flags=INITIATOR), True),
+            (self._ike(*answer, flags=RESPONSE), False),
+            (self._ike(*second, flags=INITIATOR), True),
+            (self._ike(*second, flags=RESPONSE), False),
+            (self._out(1), True),
+            (self._back(1), False),
+        ]
+
+    def _out(self, sequence: int) -> EspFlow:
+        return EspFlow(self.client, self.peer, 0x10000000 + self.number, sequence)
+
+    def _back(self, sequence: int) -> EspFlow:
+        return EspFlow(self.peer, self.public, 0x20000000 + self.number, sequence)
+
+    def _ike(self, initiator: int, responder: int, exchange: int, number: int, *, flags: int) -> UdpFlow:
+        header = IkeHeader(initiator, responder, exchange, number, LENGTH, next_payload=46, flags=flags)
+        outbound = bool(flags & INITIATOR)
+        ends = ((self.client, 500), (self.peer, 500)) if outbound else ((self.peer, 500), (self.public, 500))
+        return UdpFlow(*ends, header.to_bytes())
+
+
+def pairs(first_client: str, count: int, crowd: int = CROWD, *, seen: bool = False) -> list[Pair]:
+    """Pairs, each client with one, ``crowd`` of them with each peer; neighbours in the list have others.
+
+    ``seen``: nobody translates, so that peers see the clients themselves.
+    """
+    peers = max(count // crowd, min(count, 10))
+    base = parse_ip(IPSEC_PEERS.split("/")[0]) + 1
+    offset = parse_ip(first_client) - parse_ip(CLIENTS.split("/")[0])
+    made = []
+    for n in range(count):
+        client = show_ip(parse_ip(first_client) + n)
+        peer = show_ip(base + offset % 256 * 256 + n % peers)
+        made.append(Pair(offset + n, client, peer, client if seen else GATEWAY_WAN))
+    return made
+
+
+class Both:
+    """Both sides of a row: sends prebuilt frames and waits until they have come through."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+        self._lan, self._wan = self._open(row.lan), self._open(row.wan)
+        self._lan_counter, self._wan_counter = Counter(row.lan, "eth0"), Counter(row.wan, "eth0")
+
+    def close(self) -> None:
+        """Give sockets and files back."""
+        for one in (self._lan, self._wan, self._lan_counter, self._wan_counter):
+            one.close()
+
+    def establish(self, wanted: Sequence[Pair], at_once: int = AT_ONCE) -> float:
+        """Set tunnels up; return the seconds it took.
+
+        Raises:
+            RuntimeError: the gateway did not let everything through.
+        """
+        built = []
+        for stage in zip(*(pair.stages() for pair in wanted), strict=True):
+            by_client = stage[0][1]
+            built.append((self._frames([wire for wire, _ in stage], by_client=by_client), by_client))
+        start = time.perf_counter()
+        for at in range(0, len(wanted), at_once):
+            for ready, by_client in built:
+                self.cross(ready[at : at + at_once], by_client=by_client)
+        return time.perf_counter() - start
+
+    def cross(self, ready: Sequence[bytes], *, by_client: bool) -> None:
+        """Send frames from one side and wait until as many have come to the other."""
+        sock, counter = (self._lan, self._wan_counter) if by_client else (self._wan, self._lan_counter)
+        expected = counter.packets() + len(ready)
+        for frame in ready:
+            sock.send(frame)
+        deadline = time.perf_counter() + PATIENCE
+        while (missing := expected - counter.packets()) > 0:
+            if time.perf_counter() > deadline:
+                raise RuntimeError(f"{self._row.gateway}: {missing} of {len(ready)} packets did not pass")
+
+    def natt(self, clients: Sequence[str], peer: str) -> list[Tunnel]:
+        """Tunnels of ESP in UDP of several clients with one peer."""
+        with self._tap() as seen:
+            return [self._float(number, client, peer, seen) for number, client in enumerate(clients, 1)]
+
+    def _float(self, number: int, client: str, peer: str, seen: Callable[[], tuple[str, int]]) -> Tunnel:
+        header = IkeHeader(number, number, IKE_AUTH, 1, LENGTH, next_payload=46)
+        marked = NON_ESP_MARKER + header.to_bytes()
+        inside_end, outside_end = (client, 4500), (peer, 4500)
+        asked = UdpFlow(inside_end, outside_end, marked)
+        self._lan.send(self._frames([asked], by_client=True)[0])
+        public_end = seen()
+        answer = UdpFlow(outside_end, public_end, marked)
+        tunnel = Tunnel(
+            esp_in_udp(inside_end, outside_end, 0x1000 + number),
+            esp_in_udp(outside_end, public_end, 0x2000 + number),
+        )
+        self.cross(self._frames([answer], by_client=False), by_client=False)
+        self.cross(self._frames([tunnel.outbound], by_client=True, size=64), by_client=True)
+        self.cross(self._frames([tunnel.inbound], by_client=False, size=64), by_client=False)
+        return tunnel
+
+    @contextlib.contextmanager
+    def _tap(self) -> Iterator[Callable[[], tuple[str, int]]]:
+        """Read the sources of what arrives on the WAN, before the sink swallows it."""
+        with inside(self._row.wan):
+            tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        tap.bind(("eth0", _ETH_P_ALL))
+        tap.settimeout(PATIENCE)
+
+        def seen() -> tuple[str, int]:
+            while True:
+                frame, address = tap.recvfrom(2048)
+                source, port, to = _UDP.unpack_from(frame, _SOURCE_AT)
+                if address[2] != socket.PACKET_OUTGOING and to == 4500:
+                    return show_ip(source), port
+
+        with contextlib.closing(tap):
+            yield seen
+
+    def _frames(self, wires: Sequence[Wire], *, by_client: bool, size: int = 64) -> list[bytes]:
+        macs = (LAN_MAC, GATEWAY_LAN_MAC) if by_client else (WAN_MAC, GATEWAY_WAN_MAC)
+        return frames(wires, size, *macs)
+
+    @staticmethod
+    def _open(namespace: str) -> socket.socket:
+        with inside(namespace):
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        sock.bind(("eth0", 0))
+        return sock
