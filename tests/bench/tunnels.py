@@ -29,17 +29,15 @@ from tests.bench.topology import (
     Row,
 )
 
-#: Clients of each peer, where there are many.
-CROWD: Final = 20
 #: Tunnels that are set up at once, each with another peer.
 AT_ONCE: Final = 100
 #: Seconds a stage of a set-up may take.
 PATIENCE: Final = 5.0
 #: The only taps that see a packet before the ingress hook, where the sink is.
 _ETH_P_ALL: Final = 0x0003
-#: Where in a frame the source address of IP is; the ports of UDP come after that of the destination.
+#: Where in a frame the source address of IP is; the source port of UDP comes after that of the destination.
 _SOURCE_AT: Final = 14 + 12
-_UDP: Final = struct.Struct(">I4xHH")
+_UDP: Final = struct.Struct(">I4xH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +95,17 @@ class Pair:
         return UdpFlow(*ends, header.to_bytes())
 
 
-def pairs(first_client: str, count: int, crowd: int = CROWD, *, seen: bool = False) -> list[Pair]:
-    """Pairs, each client with one, ``crowd`` of them with each peer; neighbours in the list have others.
+def pairs(first_client: str, count: int, *, seen: bool = False) -> list[Pair]:
+    """Pairs, each client with a peer of its own: who is whose is then clear at once.
 
     ``seen``: nobody translates, so that peers see the clients themselves.
     """
-    peers = max(count // crowd, min(count, 10))
-    base = parse_ip(IPSEC_PEERS.split("/")[0]) + 1
     offset = parse_ip(first_client) - parse_ip(CLIENTS.split("/")[0])
+    base = parse_ip(IPSEC_PEERS.split("/")[0]) + offset
     made = []
     for n in range(count):
         client = show_ip(parse_ip(first_client) + n)
-        peer = show_ip(base + offset % 256 * 256 + n % peers)
-        made.append(Pair(offset + n, client, peer, client if seen else GATEWAY_WAN))
+        made.append(Pair(offset + n, client, show_ip(base + n), client if seen else GATEWAY_WAN))
     return made
 
 
@@ -126,20 +122,20 @@ class Both:
         for one in (self._lan, self._wan, self._lan_counter, self._wan_counter):
             one.close()
 
-    def establish(self, wanted: Sequence[Pair], at_once: int = AT_ONCE) -> float:
-        """Set tunnels up; return the seconds it took.
+    def establish(self, wanted: Sequence[Pair], *, ike: bool = True) -> float:
+        """Set tunnels up, with IKE or by their first packets of ESP alone; return the seconds it took.
 
         Raises:
             RuntimeError: the gateway did not let everything through.
         """
         built = []
-        for stage in zip(*(pair.stages() for pair in wanted), strict=True):
+        for stage in zip(*(pair.stages()[0 if ike else -2 :] for pair in wanted), strict=True):
             by_client = stage[0][1]
             built.append((self._frames([wire for wire, _ in stage], by_client=by_client), by_client))
         start = time.perf_counter()
-        for at in range(0, len(wanted), at_once):
+        for at in range(0, len(wanted), AT_ONCE):
             for ready, by_client in built:
-                self.cross(ready[at : at + at_once], by_client=by_client)
+                self.cross(ready[at : at + AT_ONCE], by_client=by_client)
         return time.perf_counter() - start
 
     def cross(self, ready: Sequence[bytes], *, by_client: bool) -> None:
@@ -158,13 +154,13 @@ class Both:
         with self._tap() as seen:
             return [self._float(number, client, peer, seen) for number, client in enumerate(clients, 1)]
 
-    def _float(self, number: int, client: str, peer: str, seen: Callable[[], tuple[str, int]]) -> Tunnel:
+    def _float(self, number: int, client: str, peer: str, seen: Callable[[bytes], tuple[str, int]]) -> Tunnel:
         header = IkeHeader(number, number, IKE_AUTH, 1, LENGTH, next_payload=46)
         marked = NON_ESP_MARKER + header.to_bytes()
         inside_end, outside_end = (client, 4500), (peer, 4500)
         asked = UdpFlow(inside_end, outside_end, marked)
         self._lan.send(self._frames([asked], by_client=True)[0])
-        public_end = seen()
+        public_end = seen(marked)
         answer = UdpFlow(outside_end, public_end, marked)
         tunnel = Tunnel(
             esp_in_udp(inside_end, outside_end, 0x1000 + number),
@@ -176,18 +172,18 @@ class Both:
         return tunnel
 
     @contextlib.contextmanager
-    def _tap(self) -> Iterator[Callable[[], tuple[str, int]]]:
+    def _tap(self) -> Iterator[Callable[[bytes], tuple[str, int]]]:
         """Read the sources of what arrives on the WAN, before the sink swallows it."""
         with inside(self._row.wan):
             tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         tap.bind(("eth0", _ETH_P_ALL))
         tap.settimeout(PATIENCE)
 
-        def seen() -> tuple[str, int]:
+        def seen(payload: bytes) -> tuple[str, int]:
             while True:
                 frame, address = tap.recvfrom(2048)
-                source, port, to = _UDP.unpack_from(frame, _SOURCE_AT)
-                if address[2] != socket.PACKET_OUTGOING and to == 4500:
+                if address[2] != socket.PACKET_OUTGOING and payload in frame:
+                    source, port = _UDP.unpack_from(frame, _SOURCE_AT)
                     return show_ip(source), port
 
         with contextlib.closing(tap):
