@@ -131,7 +131,7 @@ def test_auto_waits_for_a_default_route_and_follows_it_also_to_another_name(hous
         tunnel = call(house, house.client, PEER, house.peer)
         assert carries(house, tunnel)
         assert call(house, house.caller, PUBLIC, house.server).server.far_end == CALLER
-        assert "eth9" in house.gateway.sh("nft list table ip vpnmasq")
+        until(lambda: "eth9" in house.gateway.sh("nft list table ip vpnmasq"))
     finally:
         house.gateway.sh("ip link set eth9 down")
         house.gateway.sh("ip link set eth9 name eth1")

@@ -5,6 +5,8 @@
 # The root is the machine's own / through hostfs, read-only. Over /usr, /etc and /var goes an overlay: the unpacked
 # packages, then the machine's own, a tmpfs on top. Then the network, then the agent.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C HOME=/run
+# newer kernels take the path of a hostfs only from mount(2), newer mounts use it only when told
+export LIBMOUNT_FORCE_MOUNT2=always
 exec </dev/console >/dev/console 2>&1
 # a fork and exec costs 35 ms here, so: few commands
 mount -t proc proc /proc

@@ -2,6 +2,8 @@
 # Process 1 of a user-mode-linux guest that becomes systemd: as init.sh, but over the whole of / goes one overlay, and
 # the agent is a service. lab_dir=DIR is the guest's own directory on the real machine, CHECKOUT in its env this project.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C
+# newer kernels take the path of a hostfs only from mount(2), newer mounts use it only when told
+export LIBMOUNT_FORCE_MOUNT2=always
 exec </dev/console >/dev/console 2>&1
 here=${0%/*}
 mount -t proc proc /proc
