@@ -58,6 +58,24 @@ class CallIds:
             call_id = call_id % _HIGHEST + 1
         return call_id
 
+    def reserve(self, receiver: Ip4, seen: Ip4, call_id: int) -> bool:
+        """Take this very ID, which was given out before a restart; False when it is taken."""
+        taken = self._taken.setdefault((receiver, seen), set())
+        if call_id in taken:
+            return False
+        taken.add(call_id)
+        self._count += 1
+        return True
+
+    def resting(self) -> list[tuple[float, tuple[Ip4, Ip4], int]]:
+        """(until when, (receiver, address seen), ID) of all that rest, in the order of their times."""
+        return list(self._resting)
+
+    def rest_until(self, until: float, pair: tuple[Ip4, Ip4], call_id: int) -> None:
+        """Let an ID go on resting after a restart, unless it is in use."""
+        if self.reserve(*pair, call_id):
+            self._resting.append((until, pair, call_id))
+
     def taken(self, receiver: Ip4, seen: Ip4, call_id: int) -> bool:
         """Whether the ID is in use or at rest."""
         return call_id in self._taken.get((receiver, seen), ())

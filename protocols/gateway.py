@@ -7,11 +7,12 @@ have moved.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
+from typing import Any
 
 from protocols import icmp, ipv4, quoted, tcp, udp
-from protocols.actions import Action, Destination, Drop, Send, Side
+from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side, StreamClose
 from protocols.addr import UNSPECIFIED, Ip4
 from protocols.admission import Addresses, Admission
 from protocols.allocator import Random
@@ -30,6 +31,9 @@ from protocols.policy import Policy, Refuse
 from protocols.pptp.tracker import PptpTracker
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session
+from protocols.snapshot import Snapshot, snapshot, values
+from protocols.snapshot.classes import SCHEMA
+from protocols.snapshot.graph import Record, SnapshotError
 from protocols.udpflow import IpsecUdp
 
 #: Where an IP header names the protocol (RFC 791 §3.1).
@@ -293,6 +297,7 @@ class Gateway:
         actions: list[Action] = []
         for connection in self._pptp.connections():
             actions += self._pptp.dismiss(connection, why, now=now)
+        actions += self._pptp.orphans.close_all(why, now=now)
         actions += [*self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
         return [*actions, *self._forwards.close_all(why, now=now)]
 
@@ -303,6 +308,61 @@ class Gateway:
     def sessions(self) -> Iterable[Session]:
         """All sessions."""
         return iter(self.registry)
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[Record]:
+        """What is to survive a restart, as plain data; anything may be done between two of them."""
+        registry = self.registry
+        yield SCHEMA.record(("carried", registry.carried_outbound, registry.carried_inbound))
+        for part, records in (
+            ("pptp", self._pptp.records()),
+            ("esp", self.esp.survival.records()),
+            ("udp", self.udp.records()),
+            ("forward", self._forwards.records()),
+        ):
+            for record in records:
+                yield SCHEMA.record((part, *record))
+
+    def snapshot(self, *, now: float) -> Snapshot:
+        """All of it at once."""
+        return snapshot(tuple(self.records()), now=now)
+
+    def restore(self, taken: Snapshot, *, streams: Set[int] = frozenset(), now: float) -> list[Action]:
+        """Go on from a snapshot; ``self`` is new, and of no use if this raises.
+
+        ``streams``: which TCP connections are still there. The rules and addresses of now are applied;
+        ``resend`` is to be called as after a change of address.
+
+        Raises:
+            SnapshotError: it cannot be read.
+        """
+        actions: list[Action] = []
+        try:
+            for part, record in values(taken):
+                actions += self._adopt(part, record, streams, now)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"a record is not what it says ({error!r})") from error
+        self.registry.in_order()
+        known = self._pptp.streams() | self._forwards.streams()
+        known |= {action.stream for action in actions if isinstance(action, StreamClose)}
+        self._streams = itertools.count(1 + max(streams | known, default=0))
+        actions += [StreamClose(stream, abort=True) for stream in sorted(streams - known)]
+        opened: list[Action] = [SessionOpened(session) for session in self.registry]
+        return [*opened, *self._count(actions), *self._reconsider(now)]
+
+    def _adopt(self, part: str, record: tuple[Any, ...], streams: Set[int], now: float) -> list[Action]:
+        if part == "carried":
+            self.registry.carried_outbound, self.registry.carried_inbound = record
+        elif part == "pptp":
+            return self._pptp.adopt(*record, streams=streams, now=now)
+        elif part == "esp":
+            self.esp.survival.adopt(*record)
+        elif part == "forward":
+            self._forwards.adopt(*record, streams=streams)
+        else:
+            self.udp.adopt(*record)
+        return []
 
     # -- time ------------------------------------------------------------------------------------------
 

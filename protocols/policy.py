@@ -110,6 +110,8 @@ class PptpTimers:
     call_setup: float = 120.0
     #: From Stop-Control or FIN on one side to the end of both.
     closing: float = 10.0
+    #: How long data of a call goes on whose control connection did not survive a restart of ours.
+    orphan: float = 120.0
     #: How long the Call ID of an ended call rests before it may be given out again.
     ghost: float = 240.0
 

@@ -5,7 +5,7 @@ finds everything in one table.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from protocols.addr import Ip4
 from protocols.allocator import Random
@@ -74,6 +74,25 @@ class SessionRegistry:
         self._sessions[session.id] = session
         self._initiators[session.id] = initiator
         self._hosts[initiator] += 1
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def accounts(self, sessions: Iterable[Session]) -> dict[str, Ip4]:
+        """On whose account each of these sessions is, by its id."""
+        return {session.id: self._initiators[session.id] for session in sessions}
+
+    def readmit(self, session: Session, initiator: Ip4) -> None:
+        """Enter a session that was there before a restart, whatever the limits are now."""
+        if session.id in self._sessions:  # two that never were at the same time
+            session.id = self.new_id(session.id[0])
+        session.offloaded = 0
+        self.add(session, initiator)
+
+    def in_order(self) -> None:
+        """Put the oldest first again."""
+        self._sessions = {s.id: s for s in sorted(self._sessions.values(), key=lambda s: s.opened)}
+
+    # -- endings ---------------------------------------------------------------------------------------
 
     def remove(self, session: Session) -> None:
         """Take a session out."""

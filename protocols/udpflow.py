@@ -6,6 +6,9 @@ peers before which the port is to be changed, and what a host sends to our own p
 exposed server (hairpin, RFC 4787 REQ-9), which then comes in again as if from outside.
 """
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from protocols import ipv4
 from protocols.actions import Action, Drop, Side
 from protocols.addr import Ip4, contains, show_ip
@@ -135,6 +138,26 @@ class IpsecUdp:
             return [datagram.forwarded(header)]
         peer = self.natt.owner(datagram.source[1]) or wan
         return self._inbound(header, datagram, peer, now)
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        for record in self.ike.records():
+            yield "ike", *record
+        yield from self.natt.records()
+        for record in self._disguises.records():
+            yield "disguises", *record
+
+    def adopt(self, kind: str, *record: Any) -> None:
+        """Take in a record of before a restart."""
+        takers: dict[str, Callable[..., None]] = {
+            "ike": self.ike.adopt,
+            "ports": self.natt.adopt_ports,
+            "mapping": self.natt.adopt,
+            "disguises": self._disguises.adopt,
+        }
+        takers[kind](*record)
 
     # -- the operator, and time ------------------------------------------------------------------------
 

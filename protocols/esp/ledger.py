@@ -63,8 +63,7 @@ class Ledger:
             peer.contacts[relation.host] = contact
             self.dormant[contact] = None
             self.deadlines.file(contact, now + min(self.settings.lifetime, self.settings.memory))
-            if relation.hidden or relation.seen == self.admission.addresses.wan:
-                self.behind.setdefault((relation.host, relation.seen), []).append(contact)
+            self.know(contact)
             for inbound in peer.open.values():
                 if len(inbound.evidence) >= self.settings.most_candidates:
                     inbound.left_out += 1
@@ -73,6 +72,12 @@ class Ledger:
                     inbound.ranking = [*inbound.ranking, contact]
             self._trim()
         return contact
+
+    def know(self, contact: Contact) -> None:
+        """Find the contact also by an address of ours that its host knows the peer by."""
+        relation = contact.relation
+        if relation.hidden or relation.seen == self.admission.addresses.wan:
+            self.behind.setdefault((relation.host, relation.seen), []).append(contact)
 
     def _trim(self) -> None:
         while len(self.dormant) > self.settings.most_remembered:

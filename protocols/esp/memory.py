@@ -5,9 +5,14 @@ live on for hours (HOWTO §6.2). So what was once found out is kept, for a day a
 octets for each SPI.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from protocols.addr import Ip4
+
+#: How many are written down at once.
+_AT_ONCE: Final = 256
 
 
 @dataclass(slots=True)
@@ -45,6 +50,21 @@ class Memory:
         gone = [key for key, r in self._owners.items() if key[0] == peer and r.host == host]
         for key in gone:
             del self._owners[key]
+
+    def portions(self) -> Iterator[list[tuple[tuple[Ip4, int], Remembered]]]:
+        """As ``all``, some at a time, to be written down."""
+        remembered = self.all()
+        for at in range(0, len(remembered), _AT_ONCE):
+            yield remembered[at : at + _AT_ONCE]
+
+    def take_in(self, portion: list[tuple[tuple[Ip4, int], Remembered]], *, most: int) -> None:
+        """Remember again what was written down."""
+        for (peer, spi), owner in portion:
+            self.keep(peer, spi, owner, most=most)
+
+    def all(self) -> list[tuple[tuple[Ip4, int], Remembered]]:
+        """((peer, SPI), owner) of all, oldest first."""
+        return list(self._owners.items())
 
     def expire(self, *, now: float) -> None:
         """Forget what has been kept long enough."""

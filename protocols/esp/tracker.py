@@ -19,6 +19,7 @@ from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.ledger import Ledger
 from protocols.esp.lifetimes import Lifetimes
 from protocols.esp.pairings import Fanout, Refuse, Serialize, Strategy
+from protocols.esp.survival import Survival
 from protocols.esp.told import Told, ToldPairs
 from protocols.icmp import IcmpError
 from protocols.ike import rules
@@ -56,6 +57,7 @@ class EspTracker:
         self._inquiry = inquiry.Inquiry(self.ledger)
         self._told = ToldPairs()
         self._lifetimes = Lifetimes(self.ledger, self._told, alive)
+        self.survival = Survival(self.ledger, self._told, registry)
         self._strategies: dict[Pairing, Strategy] = {
             Pairing.FANOUT: Fanout(self.ledger),
             Pairing.SERIALIZE: Serialize(self.ledger),

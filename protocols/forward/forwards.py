@@ -1,6 +1,7 @@
 """All generic forwards together, as the gateway sees them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
 
 from protocols import ipv4
 from protocols.actions import Action, Side
@@ -76,6 +77,25 @@ class Forwards:
         """End what the rules and addresses of now do not allow."""
         parts = (self._tcp, self._udp, self._ip)
         return [action for part in parts for action in part.reconsider(now=now)]
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        for kind, part in (("tcp", self._tcp), ("udp", self._udp), ("ip", self._ip)):
+            for record in part.records():
+                yield kind, *record
+
+    def streams(self) -> Set[int]:
+        """All TCP connections that have a part in it."""
+        return self._tcp.streams()
+
+    def adopt(self, kind: str, *record: Any, streams: Set[int]) -> None:
+        """Take in a record of before a restart; of TCP, if its connection is among the ``streams`` left."""
+        if kind == "tcp":
+            self._tcp.adopt(*record, streams=streams)
+        elif kind == "udp":
+            self._udp.adopt(*record)
+        else:
+            self._ip.adopt(*record)
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""

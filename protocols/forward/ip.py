@@ -9,7 +9,9 @@ whom its rule allows.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from protocols import ipv4
 from protocols.actions import Action, Drop, Send, SessionChanged, SessionClosed, SessionOpened, Side
@@ -26,7 +28,7 @@ from protocols.sessions import Role, Session, State
 
 
 @dataclass(slots=True, eq=False)
-class _Talk:
+class Talk:
     """What one peer and the server exchange by a protocol."""
 
     way: Way
@@ -41,10 +43,10 @@ class IpForwards:
         self._admission = admission
         self._registry = registry
         self.flows = FlowTable()
-        self._talks: dict[tuple[int, Ip4], _Talk] = {}
+        self._talks: dict[tuple[int, Ip4], Talk] = {}
         #: By protocol, the neighbour whom the server sees under our public address.
         self._neighbours: dict[int, Ip4] = {}
-        self._deadlines: Deadlines[_Talk] = Deadlines()
+        self._deadlines: Deadlines[Talk] = Deadlines()
         #: Sessions that a rule allows and a limit refused, by rule.
         self.refused: Counter[str] = Counter()
 
@@ -108,7 +110,7 @@ class IpForwards:
         )
         return [*actions, Send(out, flow.target)]
 
-    def _flow(self, talk: _Talk, *, outbound: bool) -> Flow:
+    def _flow(self, talk: Talk, *, outbound: bool) -> Flow:
         found, session = talk.way, talk.session
         peers_side = Side.LAN if found.hidden else Side.WAN
         server, public = found.rule.server, session.gateway
@@ -136,7 +138,7 @@ class IpForwards:
 
     # -- who talks with whom ---------------------------------------------------------------------------
 
-    def _talk(self, found: Way, header: ipv4.Header, actions: list[Action], now: float) -> _Talk | Reason:
+    def _talk(self, found: Way, header: ipv4.Header, actions: list[Action], now: float) -> Talk | Reason:
         key = header.protocol, found.peer
         talk = self._talks.get(key)
         if talk is not None:
@@ -163,7 +165,7 @@ class IpForwards:
             last_seen=now,
             listen=rule.listen,
         )
-        talk = self._talks[key] = _Talk(found, session)
+        talk = self._talks[key] = Talk(found, session)
         if found.hidden:
             self._neighbours[header.protocol] = found.peer
         self._registry.add(session, initiator)
@@ -173,7 +175,7 @@ class IpForwards:
 
     # -- endings ---------------------------------------------------------------------------------------
 
-    def _end(self, talk: _Talk, why: str) -> list[Action]:
+    def _end(self, talk: Talk, why: str) -> list[Action]:
         for flow in talk.flows.values():
             self.flows.remove(flow)
         protocol = talk.way.rule.protocol
@@ -210,6 +212,27 @@ class IpForwards:
                 talk.session.rule = again.rule.name
                 self._deadlines.file(talk, max(now, talk.session.idle_since() + self._timers.ip))
         return actions
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        for key, talk in list(self._talks.items()):
+            if self._talks.get(key) is talk:
+                yield talk, self._registry.accounts([talk.session])
+
+    def adopt(self, talk: Talk, accounts: dict[str, Ip4]) -> None:
+        """Take in a record of before a restart."""
+        protocol = talk.way.rule.protocol
+        if (protocol, talk.way.peer) in self._talks:
+            return
+        self._registry.readmit(talk.session, accounts[talk.session.id])
+        self._talks[protocol, talk.way.peer] = talk
+        if talk.way.hidden:
+            self._neighbours[protocol] = talk.way.peer
+        for flow in talk.flows.values():
+            self.flows.add(flow)
+        self._deadlines.file(talk, talk.session.idle_since() + self._timers.ip)
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ Whether the ends answer, the kernel's keepalives have found out meanwhile.
 """
 
 from collections import Counter
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
 from protocols.actions import Action, Cut, Drop, Examine, SessionChanged, SessionClosed, SessionOpened, Splice
-from protocols.addr import show_ip
+from protocols.addr import Ip4, show_ip
 from protocols.admission import Admission
 from protocols.deadlines import Deadlines
 from protocols.drops import Reason
@@ -37,11 +39,14 @@ _ANSWER_WITHIN = 10.0
 
 
 @dataclass(slots=True, eq=False)
-class _Connection:
+class Connection:
+    """One forwarded connection: the shell's number for it, and its session."""
+
     stream: int
     way: Way
     session: ForwardSession
-    examined: bool = False
+    #: When its ends were last asked for, while it is open whether they are there.
+    examined: float | None = None
 
 
 class TcpForwards:
@@ -50,8 +55,8 @@ class TcpForwards:
     def __init__(self, admission: Admission, registry: SessionRegistry) -> None:
         self._admission = admission
         self._registry = registry
-        self._connections: dict[int, _Connection] = {}
-        self._deadlines: Deadlines[_Connection] = Deadlines()
+        self._connections: dict[int, Connection] = {}
+        self._deadlines: Deadlines[Connection] = Deadlines()
         #: Connections that a rule allows and a limit refused, by rule.
         self.refused: Counter[str] = Counter()
 
@@ -120,7 +125,7 @@ class TcpForwards:
             peer_port=event.remote_port,
             server_port=rule.server_port,
         )
-        connection = _Connection(event.stream, found, session)
+        connection = Connection(event.stream, found, session)
         self._connections[event.stream] = connection
         self._registry.add(session, event.remote)
         self._deadlines.file(connection, now + self._limit(connection))
@@ -135,27 +140,27 @@ class TcpForwards:
         )
         return [SessionOpened(session), splice]
 
-    def _enter(self, connection: _Connection, state: State, now: float) -> list[Action]:
+    def _enter(self, connection: Connection, state: State, now: float) -> list[Action]:
         session = connection.session
         session.state = state
         session.last_seen = now
         self._deadlines.file(connection, now + self._limit(connection))
         return [SessionChanged(session)]
 
-    def _limit(self, connection: _Connection) -> float:
+    def _limit(self, connection: Connection) -> float:
         timers = self._timers
         return timers.tcp if connection.session.state is State.ESTABLISHED else timers.tcp_transitory
 
     # -- endings ---------------------------------------------------------------------------------------
 
-    def _end(self, connection: _Connection, why: str) -> list[Action]:
+    def _end(self, connection: Connection, why: str) -> list[Action]:
         del self._connections[connection.stream]
         self._deadlines.discard(connection)
         connection.session.state = State.CLOSING
         self._registry.remove(connection.session)
         return [SessionClosed(connection.session, why)]
 
-    def _cut(self, connection: _Connection, why: str) -> list[Action]:
+    def _cut(self, connection: Connection, why: str) -> list[Action]:
         return [Cut(connection.stream), *self._end(connection, why)]
 
     def kill(self, session: Session, why: str) -> list[Action]:
@@ -185,6 +190,29 @@ class TcpForwards:
                 self._deadlines.file(connection, max(now, session.idle_since() + self._limit(connection)))
         return actions
 
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        for connection in list(self._connections.values()):
+            if connection.stream in self._connections:
+                yield connection, self._registry.accounts([connection.session])
+
+    def streams(self) -> Set[int]:
+        """All TCP connections that have a part in it."""
+        return self._connections.keys()
+
+    def adopt(self, connection: Connection, accounts: dict[str, Ip4], *, streams: Set[int]) -> None:
+        """Go on with a connection of before a restart, if it is among the ``streams`` that survived."""
+        if connection.stream not in streams or connection.stream in self._connections:
+            return
+        session = connection.session
+        self._registry.readmit(session, accounts[session.id])
+        self._connections[connection.stream] = connection
+        until = session.idle_since() + self._limit(connection)
+        examined = connection.examined
+        self._deadlines.file(connection, until if examined is None else examined + _ANSWER_WITHIN)
+
     # -- time ------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
@@ -198,10 +226,10 @@ class TcpForwards:
             session, limit = connection.session, self._limit(connection)
             until = session.idle_since() + limit
             if until > now:
-                connection.examined = False
+                connection.examined = None
                 self._deadlines.file(connection, until)
-            elif session.state is State.ESTABLISHED and not connection.examined:
-                connection.examined = True
+            elif session.state is State.ESTABLISHED and connection.examined is None:
+                connection.examined = now
                 self._deadlines.file(connection, now + _ANSWER_WITHIN)
                 actions.append(Examine(connection.stream, limit))
             else:

@@ -10,7 +10,9 @@ it (REQ-6), ICMP errors never end it (REQ-12). The server may speak first, to wh
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from protocols import ipv4
 from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened, Side
@@ -31,7 +33,7 @@ from protocols.udp import Datagram, Endpoint
 
 
 @dataclass(slots=True, eq=False)
-class _Talk:
+class Talk:
     """What one peer and the server exchange."""
 
     way: Way
@@ -53,8 +55,8 @@ class UdpForwards:
         self._registry = registry
         self._flows = flows
         self._disguises = Disguises(random, lambda: admission.policy.ipsec)
-        self._talks: dict[tuple[Endpoint, int, Ip4], _Talk] = {}
-        self._deadlines: Deadlines[_Talk] = Deadlines()
+        self._talks: dict[tuple[Endpoint, int, Ip4], Talk] = {}
+        self._deadlines: Deadlines[Talk] = Deadlines()
         #: Sessions that a rule allows and a limit refused, by rule.
         self.refused: Counter[str] = Counter()
 
@@ -141,7 +143,7 @@ class UdpForwards:
         actions += self._heard(talk, Side.LAN, header, now)
         return [*actions, datagram.between(public, peer).forwarded(header)]
 
-    def _heard(self, talk: _Talk, side: Side, header: ipv4.Header, now: float) -> list[Action]:
+    def _heard(self, talk: Talk, side: Side, header: ipv4.Header, now: float) -> list[Action]:
         session = talk.session
         traffic = session.inbound if side is Side.WAN else session.outbound
         traffic.packets += 1
@@ -159,7 +161,7 @@ class UdpForwards:
     def _key(found: Way) -> tuple[Endpoint, int, Ip4]:
         return found.server, found.rule.port, found.peer
 
-    def _talk(self, found: Way, initiator: Ip4, actions: list[Action], now: float) -> _Talk | Reason:
+    def _talk(self, found: Way, initiator: Ip4, actions: list[Action], now: float) -> Talk | Reason:
         talk = self._talks.get(self._key(found))
         if talk is not None:
             return talk
@@ -184,7 +186,7 @@ class UdpForwards:
             listen=rule.listen,
             server_port=rule.server_port,
         )
-        talk = _Talk(found, session, hairpin=found.hidden and found.seen == wan)
+        talk = Talk(found, session, hairpin=found.hidden and found.seen == wan)
         self._talks[self._key(found)] = talk
         self._registry.add(session, initiator)
         self._deadlines.file(talk, now + self._timers.udp)
@@ -192,7 +194,7 @@ class UdpForwards:
         return talk
 
     def _publish(
-        self, talk: _Talk, side: Side, peer: Endpoint, public: Endpoint, seen: Endpoint, now: float
+        self, talk: Talk, side: Side, peer: Endpoint, public: Endpoint, seen: Endpoint, now: float
     ) -> None:
         """Let what arrives on a side, for or from an endpoint of the peer, take the short lane from now on.
 
@@ -218,7 +220,7 @@ class UdpForwards:
         flows[side] = flow
         self._flows.add(flow)
 
-    def _forget(self, talk: _Talk, peer: Endpoint, now: float) -> None:
+    def _forget(self, talk: Talk, peer: Endpoint, now: float) -> None:
         for flow in talk.endpoints.pop(peer).values():
             self._flows.remove(flow)
         if talk.way.hidden:
@@ -226,7 +228,7 @@ class UdpForwards:
 
     # -- endings ---------------------------------------------------------------------------------------
 
-    def _end(self, talk: _Talk, why: str, now: float) -> list[Action]:
+    def _end(self, talk: Talk, why: str, now: float) -> list[Action]:
         for peer in list(talk.endpoints):
             self._forget(talk, peer, now)
         del self._talks[self._key(talk.way)]
@@ -260,6 +262,33 @@ class UdpForwards:
                 talk.session.rule = again.rule.name
                 self._deadlines.file(talk, max(now, talk.session.idle_since() + self._timers.udp))
         return actions
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        for record in self._disguises.records():
+            yield "disguises", *record
+        for talk in list(self._talks.values()):
+            if self._talks.get(self._key(talk.way)) is talk:
+                yield "talk", talk, self._registry.accounts([talk.session])
+
+    def adopt(self, kind: str, *record: Any) -> None:
+        """Take in a record of before a restart."""
+        if kind == "disguises":
+            self._disguises.adopt(*record)
+        else:
+            self._adopt(*record)
+
+    def _adopt(self, talk: Talk, accounts: dict[str, Ip4]) -> None:
+        if self._key(talk.way) in self._talks:
+            return
+        self._registry.readmit(talk.session, accounts[talk.session.id])
+        self._talks[self._key(talk.way)] = talk
+        for flows in talk.endpoints.values():
+            for flow in flows.values():
+                self._flows.add(flow)
+        self._deadlines.file(talk, talk.session.idle_since() + self._timers.udp)
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Which inside hosts talk IKE to which peers, from the first message until long after the last."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened
 from protocols.addr import Ip4
@@ -145,6 +146,34 @@ class Conversations:
         session.state = State.CLOSING
         self._registry.remove(session)
         return [SessionClosed(session, why)]
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart: for each peer all conversations, and its cookies; silent SAs."""
+        for peer in list(self._hosts):
+            conversations = list(self._hosts.get(peer, {}).values())
+            accounts = self._registry.accounts(c.session for c in conversations)
+            yield "peer", peer, conversations, self._cookies.claims(peer, conversations), accounts
+        for portion in self._memory.portions():
+            yield "silent", portion
+
+    def remember(self, portion: list[tuple[tuple[Ip4, int], Remembered]]) -> None:
+        """Take in a record of silent SAs of before a restart."""
+        self._memory.take_in(portion, most=self._ipsec.most_remembered)
+
+    def adopt(
+        self, peer: Ip4, conversations: list[Conversation], claims: dict[int, Claim], accounts: dict[str, Ip4]
+    ) -> None:
+        """Take in a record of before a restart."""
+        self._hosts[peer] = {conversation.relation.host: conversation for conversation in conversations}
+        self._cookies.adopt(peer, claims)
+        for conversation in conversations:
+            session = conversation.session
+            self._registry.readmit(session, accounts[session.id])
+            self._file(conversation)
+            if not session.associations:
+                self.look_again(conversation, session.opened + self._ipsec.unanswered)
 
     # -- time ------------------------------------------------------------------------------------------
 

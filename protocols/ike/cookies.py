@@ -7,6 +7,7 @@ begins with a certain initiator's.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocols import ipv4
@@ -110,6 +111,22 @@ class Cookies:
             claim.waiting = None
         self.tidy(peer, association.initiator)
         return claim
+
+    def claims(self, peer: Ip4, conversations: Iterable[Conversation]) -> dict[int, Claim]:
+        """All claims of a peer's conversations, by the initiator's cookie."""
+        cookies: dict[int, None] = {}
+        for conversation in conversations:
+            cookies.update((a.initiator, None) for a in conversation.session.associations)
+            cookies.update(dict.fromkeys(conversation.holding))
+        return {cookie: self._claims[peer, cookie] for cookie in cookies}
+
+    def adopt(self, peer: Ip4, claims: dict[int, Claim]) -> None:
+        """Take in the claims of a peer of before a restart."""
+        for cookie, claim in claims.items():
+            self._claims[peer, cookie] = claim
+            for association in claim.associations:
+                if association.responder:
+                    self._known[peer, cookie, association.responder] = association
 
     def tidy(self, peer: Ip4, initiator: int) -> None:
         """Forget a claim that nobody has any more."""

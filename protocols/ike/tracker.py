@@ -12,7 +12,8 @@ the host that last talked to the peer.
 No payload is read, changed or shown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from protocols import ipv4
 from protocols.actions import Action, Drop
@@ -357,6 +358,28 @@ class IkeTracker:
             conversation.session.gateway = wan or conversation.session.gateway
         self._conversations.refile()
         return actions + self._release(now)
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        return self._conversations.records()
+
+    def adopt(self, kind: str, *record: Any) -> None:
+        """Take in a record of before a restart."""
+        if kind == "silent":
+            self._conversations.remember(*record)
+        else:
+            self._adopt(*record)
+
+    def _adopt(
+        self, peer: Ip4, conversations: list[Conversation], claims: dict[int, Claim], accounts: dict[str, Ip4]
+    ) -> None:
+        self._conversations.adopt(peer, conversations, claims, accounts)
+        for cookie, claim in claims.items():
+            for held in claim.held:
+                self._held += 1
+                self._holds.file((peer, cookie), held.until)
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ first keeps its own where that is 500 or 4500, the others get one of ours.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from protocols.addr import Ip4
 from protocols.admission import Admission
@@ -34,11 +35,7 @@ class Disguises:
         shown = self._shown.get((server, peer))
         if shown is not None:
             return shown
-        ipsec = self._ipsec()
-        if server[0] not in self._ports:
-            first, last = ipsec.ports
-            self._ports[server[0]] = Ports(self._random, first=first, last=last, rest=ipsec.port_rest)
-        port = self._ports[server[0]].take(peer[0], peer[1], also=server[1])
+        port = self._ports_of(server[0]).take(peer[0], peer[1], also=server[1])
         if port is None:
             return None
         shown = (own, port)
@@ -55,7 +52,29 @@ class Disguises:
         shown = self._shown.pop((server, peer), None)
         if shown is not None:
             del self._behind[(server, shown)]
-            self._ports[server[0]].free(shown[1], now=now)
+            self._ports_of(server[0]).free(shown[1], now=now)
+
+    def records(self) -> list[tuple[Any, ...]]:
+        """What is to survive a restart."""
+        ports = {server: taken.held() for server, taken in self._ports.items()}
+        return [(ports, dict(self._shown))] if ports else []
+
+    def adopt(
+        self, ports: dict[Ip4, tuple[dict[int, Ip4], dict[int, float]]], shown: dict[Any, Endpoint]
+    ) -> None:
+        """Take in a record of before a restart."""
+        for server, (owners, resting) in ports.items():
+            self._ports_of(server).hold(owners, resting)
+        self._shown = shown
+        self._behind = {(server, as_): peer for (server, peer), as_ in shown.items()}
+
+    def _ports_of(self, server: Ip4) -> Ports:
+        (first, last), rest = self._ipsec().ports, self._ipsec().port_rest
+        ports = self._ports.get(server)
+        if ports is None:
+            ports = self._ports[server] = Ports(self._random, first=first, last=last, rest=rest)
+        ports.first, ports.last, ports.rest = first, last, rest
+        return ports
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""

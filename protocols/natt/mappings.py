@@ -29,8 +29,12 @@ class Mappings:
 
     def __iter__(self) -> Iterator[Talk]:
         """Who talks with whom."""
-        for mapping in [*self._by_host.values(), *self._servers.values()]:
+        for mapping in self.all():
             yield from list(mapping.talks.values())
+
+    def all(self) -> list[Mapping]:
+        """All that are in use."""
+        return [*self._by_host.values(), *self._servers.values()]
 
     def at(self, port: int) -> Mapping | None:
         """The mapping that one of our ports stands for; not those of exposed servers."""
@@ -63,6 +67,18 @@ class Mappings:
         else:
             self._by_host[mapping.host] = mapping
             self._by_port[mapping.public_port] = mapping
+
+    def readmit(self, mapping: Mapping) -> bool:
+        """Take in a mapping of before a restart; False if its port has become another's."""
+        if mapping.fixed:
+            self._servers[mapping.host[0]] = mapping
+            return True
+        if mapping.public_port in self._by_port:
+            return False
+        self.ports.reserve(mapping.public_port, mapping.host[0])
+        self._by_host[mapping.host] = mapping
+        self._by_port[mapping.public_port] = mapping
+        return True
 
     def leave(self, talk: Talk, *, now: float) -> None:
         """Nobody does any more; a mapping that nobody uses is gone."""

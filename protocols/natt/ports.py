@@ -74,3 +74,19 @@ class Ports:
             if self._resting.get(port) == when:
                 del self._resting[port]
                 del self._owners[port]
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def held(self) -> tuple[dict[int, Ip4], dict[int, float]]:
+        """Who has each port, or had it last; until when those rest that do."""
+        return dict(sorted(self._owners.items())), dict(sorted(self._resting.items()))
+
+    def hold(self, owners: dict[int, Ip4], resting: dict[int, float]) -> None:
+        """Hold the ports that were held before a restart; nothing is held yet."""
+        self._owners, self._resting = owners, resting
+        self._queue = deque(sorted((until, port) for port, until in resting.items()))
+
+    def reserve(self, port: int, owner: Ip4) -> None:
+        """A port is in use, whatever was known of it."""
+        self._owners[port] = owner
+        self._resting.pop(port, None)

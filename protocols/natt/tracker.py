@@ -10,6 +10,9 @@ its port at any time). Packets of both directions keep it alive (REQ-5, REQ-6), 
     either --idle--> (gone)
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 from protocols import ipv4
 from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened, Side
 from protocols.addr import Ip4, contains
@@ -349,6 +352,32 @@ class NattTracker:
             return "port 4500 is an exposed server's now"
         keeps_port = mapping.host[1] == IKE_PORT and not contains(self._ipsec.change_port, relation.peer)
         return "its source port is to be kept" if keeps_port and not talk.hairpin else None
+
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        yield "ports", *self._mappings.ports.held()
+        for mapping in self._mappings.all():
+            if mapping.talks:
+                sessions = [talk.session for talk in mapping.talks.values()]
+                yield "mapping", mapping, self._registry.accounts(sessions)
+
+    def adopt_ports(self, owners: dict[int, Ip4], resting: dict[int, float]) -> None:
+        """Take in a record of before a restart."""
+        self._mappings.ports.hold(owners, resting)
+
+    def adopt(self, mapping: Mapping, accounts: dict[str, Ip4]) -> None:
+        """Take in a record of before a restart."""
+        if not self._mappings.readmit(mapping):
+            return
+        for talk in mapping.talks.values():
+            self._registry.readmit(talk.session, accounts[talk.session.id])
+            self._talks.setdefault((talk.relation.host, talk.relation.peer), {})[talk] = None
+            self._deadlines.file(talk, talk.session.idle_since() + self._ipsec.mapping)
+            for flows in talk.endpoints.values():
+                for flow in flows:
+                    self.flows.add(flow)
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -175,6 +175,14 @@ class Calls:
             return [_unknown(message.peer_call_id)]
         return [_write(leg.other, replace(message, peer_call_id=real))]
 
+    def adopt(self, call: Call) -> None:
+        """Go on with a call of before a restart."""
+        self._ends.adopt(call)
+
+    def may_adopt(self, connection: Connection) -> bool:
+        """Whether the IDs of a connection's calls are still theirs."""
+        return all(map(self._ends.may_adopt, connection.calls))
+
     # -- what becomes of a call ------------------------------------------------------------------------
 
     def silence(self, call: Call, *, now: float) -> None:

@@ -2,6 +2,7 @@
 
     CONNECTING --both TCP connections stand--> STARTING --Start-Control answered with 1--> UP
     any --Stop-Control, FIN, refusal, error--> CLOSING --closing time--> (gone)
+    UP --a restart of ours that its TCP does not survive--> ORPHANED --orphan time--> (gone)
 
 Operations and caveats, by phase:
 
@@ -10,6 +11,7 @@ Operations and caveats, by phase:
     STARTING    only Start-Control, Stop-Control and Echo may pass (RFC 2637 §3.1.2).
     UP          everything may pass; silence is answered with an Echo-Request (§3.1.4).
     CLOSING     no data flows and no call begins; messages still pass, so that both ends can finish politely.
+    ORPHANED    data of established calls flows; there is nobody to talk to.
 """
 
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ class Phase(Enum):
     STARTING = "starting"
     UP = "up"
     CLOSING = "closing"
+    ORPHANED = "orphaned"
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +60,8 @@ class Connection:
         """When the connection is next to be looked at."""
         if self.phase is Phase.CLOSING:
             return self.since + timers.closing
+        if self.phase is Phase.ORPHANED:
+            return self.since + timers.orphan
         if self.phase is not Phase.UP:
             when = self.since + timers.handshake
         else:

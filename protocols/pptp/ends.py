@@ -56,6 +56,24 @@ class Ends:
             if end.parked is not None:
                 self._open(end)
 
+    def adopt(self, call: Call) -> None:
+        """Go on with a call of before a restart."""
+        for end in (call.pns, call.pac):
+            to = call.other(end).leg
+            if end.shown_id is not None and not to.shows(end.leg):
+                self._ids.reserve(to.remote, to.local, end.shown_id)
+            if end.flow is not None:
+                self._flows.add(end.flow)
+
+    def may_adopt(self, call: Call) -> bool:
+        """Whether nobody else was shown its IDs."""
+        return not any(
+            end.shown_id is not None
+            and not call.other(end).leg.shows(end.leg)
+            and self._ids.taken(call.other(end).leg.remote, call.other(end).leg.local, end.shown_id)
+            for end in (call.pns, call.pac)
+        )
+
     def silence(self, call: Call) -> None:
         """Let no data pass any more; the IDs stay known."""
         for end in (call.pns, call.pac):

@@ -6,7 +6,8 @@ to.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
+from typing import Any
 
 from protocols.actions import (
     Action,
@@ -18,7 +19,7 @@ from protocols.actions import (
     StreamClose,
     StreamWrite,
 )
-from protocols.addr import Ip4, show_ip
+from protocols.addr import UNSPECIFIED, Ip4, show_ip
 from protocols.admission import Admission, Route
 from protocols.allocator import CallIds, Random
 from protocols.deadlines import Deadlines
@@ -42,6 +43,7 @@ from protocols.pptp.codes import PORT, GeneralError, StartResult, StopReason
 from protocols.pptp.connection import Connection, Phase
 from protocols.pptp.leg import Leg
 from protocols.pptp.moving import CHANGED, Moving
+from protocols.pptp.orphans import Orphans
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session, State
 
@@ -73,6 +75,7 @@ class PptpTracker:
         self.ids = CallIds(random, ghost=self._timers.ghost, capacity=2 * registry.limits.sessions)
         self._calls = Calls(registry, flows, self.ids)
         self._moving = Moving(admission, self._calls, new_stream)
+        self.orphans = Orphans(admission, registry, self._calls, self._moving)
         self._streams: dict[int, tuple[Connection, Leg]] = {}
         self._deadlines: Deadlines[Connection] = Deadlines()
 
@@ -345,7 +348,7 @@ class PptpTracker:
             for call in connection.calls:
                 if call.session is session:
                     return self._calls.hang_up(connection, call, why, now=now)
-        return []
+        return self.orphans.kill(session, why, now=now)
 
     def connections(self) -> list[Connection]:
         """All control connections."""
@@ -360,7 +363,7 @@ class PptpTracker:
             if why is not None:
                 actions += self.dismiss(connection, why, now=now)
             self._file(connection)
-        return actions
+        return actions + self.orphans.reconsider(now=now)
 
     def awaited(self) -> Ip4 | None:
         """Whom a connection that ``redial`` would make again leads to; None if there is none."""
@@ -386,6 +389,56 @@ class PptpTracker:
         self.ids.ghost = self._timers.ghost
         self.ids.capacity = 2 * self._registry.limits.sessions
 
+    # -- across a restart ------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """What is to survive a restart; something may happen between two of them."""
+        yield "resting", self.ids.resting()
+        for connection in (*self.connections(), *self.orphans):
+            if connection.dialled.stream in self._streams or connection in self.orphans:
+                sessions = {connection.session: None, **{call.session: None for call in connection.calls}}
+                yield "connection", connection, self._registry.accounts(sessions)
+
+    def streams(self) -> Set[int]:
+        """All TCP connections that have a part in it."""
+        return self._streams.keys()
+
+    def adopt(self, kind: str, *record: Any, streams: Set[int], now: float) -> list[Action]:
+        """Take in a record of before a restart, as far as its ``streams`` have survived."""
+        if kind == "resting":
+            for until, pair, call_id in record[0]:
+                self.ids.rest_until(until, pair, call_id)
+            return []
+        return self._adopt(*record, streams=streams, now=now)
+
+    def _adopt(
+        self, connection: Connection, accounts: dict[str, Ip4], *, streams: Set[int], now: float
+    ) -> list[Action]:
+        if not self._calls.may_adopt(connection):
+            return []
+        self._registry.readmit(connection.session, accounts[connection.session.id])
+        for call in connection.calls:
+            self._calls.adopt(call)
+            if call.session is not connection.session:
+                self._registry.readmit(call.session, accounts[call.session.id])
+        dialling = connection.phase is Phase.CONNECTING
+        legs = (connection.dialled,) if dialling else connection.legs()
+        gone = [leg for leg in legs if leg.stream not in streams]
+        # An orphan's numbers may be others' by now.
+        if len(gone) == len(legs) or connection.phase is Phase.ORPHANED:
+            return self.orphans.adopt(connection, now=now)
+        for leg in connection.legs():
+            self._streams[leg.stream] = (connection, leg)
+        self._file(connection)
+        if gone:
+            told = self._farewell(connection, gone[0].other, StopReason.NONE)
+            return [*told, *self._end(connection, "half of it is gone", now, gone=gone[0])]
+        if not dialling or self._moving.waits(connection):  # for which ``redial`` is called
+            return []
+        onward = connection.onward
+        transparent = onward.local not in (*self.admission.addresses.own, UNSPECIFIED)
+        return [Connect(onward.stream, onward.side, onward.local, onward.remote, PORT, transparent)]
+
     # -- time ------------------------------------------------------------------------------------------
 
     def _file(self, connection: Connection) -> None:
@@ -394,9 +447,8 @@ class PptpTracker:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        return min(
-            (w for w in (self._deadlines.next(), self.ids.next_deadline()) if w is not None), default=None
-        )
+        deadlines = (self._deadlines.next(), self.ids.next_deadline(), self.orphans.next_deadline())
+        return min((when for when in deadlines if when is not None), default=None)
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""
@@ -405,7 +457,7 @@ class PptpTracker:
         for connection in self._deadlines.due(now):
             actions += self._overdue(connection, now)
             self._file(connection)
-        return actions
+        return actions + self.orphans.expire(now=now)
 
     def _overdue(self, connection: Connection, now: float) -> list[Action]:
         timers = self._timers
