@@ -292,12 +292,17 @@ class Gateway:
         """Take no new sessions."""
         self.registry.draining = True
 
-    def close(self, why: str, *, now: float) -> list[Action]:
-        """End all sessions."""
+    def hang_up(self, why: str, *, now: float) -> list[Action]:
+        """End all sessions that live by a TCP connection."""
         actions: list[Action] = []
         for connection in self._pptp.connections():
             actions += self._pptp.dismiss(connection, why, now=now)
         actions += self._pptp.orphans.close_all(why, now=now)
+        return [*actions, *self._forwards.hang_up(why)]
+
+    def close(self, why: str, *, now: float) -> list[Action]:
+        """End all sessions."""
+        actions = self.hang_up(why, now=now)
         actions += [*self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
         return [*actions, *self._forwards.close_all(why, now=now)]
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
@@ -46,6 +47,9 @@ from relay.service import Service
 from relay.sockets import raw
 from relay.sockets.splices import Splices
 from relay.sockets.streams import Streams
+from relay.state.file import StateFile
+from relay.state.keeper import Keeper
+from relay.state.revival import revived
 from relay.station import Station
 from relay.uplink import Uplink
 from relay.wakeup import Ticker
@@ -180,8 +184,12 @@ class Daemon:
         first = uplink.found(settings, await aside(uplink.eyes(settings, ())), None)
         interface = first.interface.name
         lan_interfaces = await aside(_lan_interfaces, settings, interface)
-        gateway = Gateway(policy, first.addresses, random=SystemRandom().randrange)
+        make = partial(Gateway, policy, first.addresses, random=SystemRandom().randrange)
+        state = _state_file(settings)
+        revived_ = revived(make, state, now=loop.time())
+        gateway = revived_.gateway
         self._service = service = self._make_service(gateway, policy, first)
+        service.remarks.append(revived_.attention)
         sender = raw.sender(settings.sockets.receive_buffer)
         house.callback(sender.close)
         observer = Observer(service.dropped, service.session_event)
@@ -204,6 +212,8 @@ class Daemon:
             settings.sockets.receive_buffer,
             settings.sockets.batch,
         )
+        # Before the first packet, so that each session is heard of before what becomes of it.
+        datapath.perform(revived_.actions)
         plan = Plan.of(policy, first.address)
         house.callback(service.station.close)
         house.callback(service.holds.close)
@@ -217,6 +227,7 @@ class Daemon:
         # With this the WAN's sockets are opened, too, if it is there.
         await self._follower.live_in(scene, loop.time())
         await self._interceptor.install(self._follower.plan, policy.lan_networks, service.station.answer_port)
+        self._tasks.create_task(self._follower.send_again())
         house.enter_context(Mender(self._interceptor, self._tasks.create_task))
         service.links = Links(
             settings=lambda: self._settings.config.dynamic,
@@ -225,6 +236,10 @@ class Daemon:
             spawn=self._tasks.create_task,
         )
         house.callback(service.links.close)
+        if state is not None:
+            keeper = Keeper(state, gateway, loop.time, self._tasks.create_task)
+            service.keeper = house.enter_context(keeper)
+            service.remarks.append(keeper.attention)
         house.callback(service.feed.close, "the gateway stops")
         await house.enter_async_context(ControlServer(service, _api_options(self._settings)))
         house.enter_context(Ticker(_REPORT, service.report_drops))
@@ -277,7 +292,12 @@ class Daemon:
         service.gateway.drain()
         if len(service.gateway.registry):
             await _within(self._options.drain, self._drained)
-        service.datapath.perform(service.gateway.close("the gateway stops", now=service.clock()))
+        why = "the gateway stops"
+        # What lives by no connection of ours can go on when we are back.
+        service.datapath.perform(service.gateway.hang_up(why, now=service.clock()))
+        if service.keeper is not None:
+            service.keeper.write_last()
+        service.datapath.perform(service.gateway.close(why, now=service.clock()))
         gone = service.station.streams.gone
         if len(service.station.streams):
             gone.clear()
@@ -376,6 +396,10 @@ def _lan_interfaces(settings: Config, wan: str) -> tuple[str, ...]:
             "no interface has an address in lan.networks", "name the LAN's interfaces in lan.interfaces"
         )
     return found
+
+
+def _state_file(settings: Config) -> StateFile | None:
+    return StateFile(Path(settings.state.directory), settings.name) if settings.state.directory else None
 
 
 def _api_options(settings: Settings) -> ApiOptions:

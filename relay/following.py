@@ -127,7 +127,7 @@ class Follower:
         service.wan = WanStatus(now.interface.name, shown, clock(), service.wan.changes + 1)
         await service.station.change(self.plan)
         service.datapath.recovery.changed(since, usable=now.address is not None)
-        self.spawn(self._send_again())
+        self.spawn(self.send_again())
         if now.address is not None:
             self.arrived()
         for told in self.listeners:
@@ -135,7 +135,7 @@ class Follower:
         # Last, for none of it depends on the address: a firewall that was loaded anew may have taken it away.
         await self.interceptor.install(self.plan, service.policy.lan_networks, service.station.answer_port)
 
-    async def _send_again(self) -> None:
+    async def send_again(self) -> None:
         """Send what nobody has answered yet, as soon as there is a way."""
         service = self.service
         address, until = self.uplink.address, service.clock() + _ROUTE_PATIENCE

@@ -22,6 +22,7 @@ from relay.holds import PortHolds
 from relay.links import Links
 from relay.logs import Throttle
 from relay.sockets.raw import losses
+from relay.state.keeper import Keeper
 from relay.station import Station
 
 _log = structlog.get_logger("vpnmasq")
@@ -56,6 +57,10 @@ class Service:
     attention: list[str] = field(default_factory=list)
     #: What is to be said of the public side.
     uplink_attention: list[str] = field(default_factory=list)
+    #: What others have to say, who keep their lists up to date.
+    remarks: list[list[str]] = field(default_factory=list)
+    #: Writes down what is to survive; None when nothing is.
+    keeper: Keeper | None = None
     datapath: Datapath = field(init=False)
     station: Station = field(init=False)
     holds: PortHolds = field(default_factory=PortHolds)
@@ -79,11 +84,14 @@ class Service:
         """Log and announce what became of a session."""
         session = event.session
         self.holds.follow(event)
+        self._changed()
         match event:
             case SessionOpened():
                 # Who talks to whom is for those who look for it (RFC 6888 REQ-12).
                 _log.debug("session opened", session=session.id, **_parties(session))
                 self.feed.session_opened(session)
+                if session.state is State.ESTABLISHED:  # by a gateway before us
+                    self._stood.add(session.id)
             case SessionChanged():
                 if session.state is State.ESTABLISHED:
                     self._stood.add(session.id)
@@ -98,6 +106,10 @@ class Service:
                 self.feed.session_closed(session, event.why)
                 if not len(self.gateway.registry):
                     self.emptied()
+
+    def _changed(self) -> None:
+        if self.keeper is not None:
+            self.keeper.changed()
 
     def report_drops(self) -> None:
         """Log what was dropped since the last report: packets get no line of their own."""
@@ -129,13 +141,7 @@ class Service:
             drops={reason: count for reason, count in self.gateway.drops.items() if count},
             sockets=self._sockets(),
             traffic=self._traffic(sessions),
-            attention=[
-                *self.uplink_attention,
-                *self.links.failures.values(),
-                *self.attention,
-                *self.station.attention,
-                *self._seen(),
-            ],
+            attention=self._attention(),
         )
 
     def sessions(self) -> Iterable[Session]:
@@ -159,10 +165,12 @@ class Service:
         if isinstance(told, Reason):
             return told
         self.datapath.perform(told)
+        self._changed()
         return None
 
     def untell(self, peer: Ip4, spi: int) -> bool:
         """Believe a told pair no longer."""
+        self._changed()
         return self.gateway.esp.untell(peer, spi)
 
     async def link_changed(self, event: str, link: Link) -> bool:
@@ -212,6 +220,11 @@ class Service:
             )
             for role, name, protocols in rules
         ]
+
+    def _attention(self) -> list[str]:
+        told = (self.uplink_attention, self.links.failures.values(), self.attention, self.station.attention)
+        parts = (*told, *self.remarks, self._seen())
+        return [text for part in parts for text in part]
 
     def _seen(self) -> list[str]:
         """What came that cannot work, or is odd."""

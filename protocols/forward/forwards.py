@@ -69,6 +69,10 @@ class Forwards:
             *self._ip.kill(session, why),
         ]
 
+    def hang_up(self, why: str) -> list[Action]:
+        """End all connections."""
+        return self._tcp.close_all(why)
+
     def close_all(self, why: str, *, now: float) -> list[Action]:
         """End all sessions."""
         return [*self._tcp.close_all(why), *self._udp.close_all(why, now=now), *self._ip.close_all(why)]

@@ -1,0 +1,6 @@
+"""What survives a restart of ours.
+
+file       the state as a file: written whole, or not at all; read with suspicion
+keeper     when it is written
+revival    from a file to a gateway that goes on
+"""
