@@ -12,8 +12,11 @@ from typing import IO, Final
 from tests.lab.machine import LabError, until
 from tests.lab.namespace import Namespace
 
-#: An ESP packet on any interface: direction, source, destination, SPI and sequence number.
-_ESP: Final = re.compile(r"\s(In|Out)\s+IP (\S+) > (\S+): ESP\(spi=(0x\w+),seq=(0x\w+)\)")
+#: An ESP packet, raw or in UDP, on any interface: direction, source, destination, SPI and sequence number.
+_ADDRESS: Final = r"(\d+(?:\.\d+){3})(?:\.\d+)?"
+_ESP: Final = re.compile(
+    rf"\s(In|Out)\s+IP {_ADDRESS} > {_ADDRESS}: (?:UDP-encap: )?ESP\(spi=(0x\w+),seq=(0x\w+)\)"
+)
 
 _SOURCE: Final = re.compile(r"\bIP (\d+(?:\.\d+){3})\S* >")
 
@@ -37,7 +40,8 @@ def capturing(host: Namespace, interface: str, what: str) -> Iterator[Capture]:
     Raises:
         LabError: there were too many packets to see them all.
     """
-    command = ("tcpdump", "-l", "-n", "-t", "--immediate-mode", "-i", interface, what)
+    # Headers only: the kernel's buffer has room for eight packets of any size, or for thousands of this.
+    command = ("tcpdump", "-l", "-n", "-t", "-s", "160", "--immediate-mode", "-i", interface, what)
     with (
         tempfile.NamedTemporaryFile("w") as written,
         Path(written.name).open(encoding="ascii") as seen,

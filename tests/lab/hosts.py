@@ -31,7 +31,7 @@ _ESP = (
 )
 
 #: What a guest's kernel loads for the software in it; nothing is loaded on demand later.
-_MODULES: Final = {"ppp": "tun ppp_generic ppp_async ppp_mppe", "libreswan": _ESP}
+_MODULES: Final = {"ppp": "tun ppp_generic ppp_async ppp_mppe", "libreswan": _ESP, "strongswan": _ESP}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,10 @@ OUT_OUT = "eth1  Out IP 200.200.200.9 > 199.0.0.1: ESP(spi=0x0000c001,seq=0x1), 
 IN_IN = "eth1  In  IP 199.0.0.1 > 200.200.200.9: ESP(spi=0x0000d001,seq=0x1), length 132"
 IN_TWO = "eth0  Out IP 199.0.0.1 > 10.0.0.2: ESP(spi=0x0000d001,seq=0x1), length 132"
 IN_THREE = "eth0  Out IP 199.0.0.1 > 10.0.0.3: ESP(spi=0x0000d001,seq=0x1), length 132"
+UDP_IN = "eth0  In  IP 10.0.0.2.4500 > 199.0.0.1.4500: UDP-encap: ESP(spi=0x0000c001,seq=0x1), length 132"
+UDP_OUT = (
+    "eth1  Out IP 200.200.200.9.61001 > 199.0.0.1.4500: UDP-encap: ESP(spi=0x0000c001,seq=0x1), length 132"
+)
 
 
 def later(line: str) -> str:
@@ -28,8 +32,20 @@ def later(line: str) -> str:
         ([IN_IN, IN_TWO, IN_THREE, later(IN_IN), later(IN_TWO)], {}),
         ([IN_IN, IN_THREE, later(IN_IN), later(IN_TWO)], {"0x0000d001 to a client": 1}),
         ([OUT_IN, OUT_OUT, IN_TWO], {}),
+        ([UDP_IN, UDP_OUT], {}),
+        ([UDP_IN, later(UDP_IN), UDP_OUT], {"0x0000c001 from a client": 1}),
     ],
-    ids=["all", "outbound", "one of two", "inbound", "a copy", "to different clients", "nothing came"],
+    ids=[
+        "all",
+        "outbound",
+        "one of two",
+        "inbound",
+        "a copy",
+        "to different clients",
+        "nothing came",
+        "in UDP",
+        "one of two in UDP",
+    ],
 )
 def test_a_packet_crosses_when_it_comes_in_and_goes_out(lines: list[str], lost: dict[str, int]) -> None:
     assert lost_esp(Capture(io.StringIO("\n".join(lines))), "200.200.200.9") == lost
