@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 from typing import Any
 
-from protocols import icmp, ipv4, quoted, tcp, udp
+from protocols import hopeless, icmp, ipv4, quoted, tcp, udp
 from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side, StreamClose
 from protocols.addr import UNSPECIFIED, Ip4
 from protocols.admission import Addresses, Admission
 from protocols.allocator import Random
 from protocols.bucket import TokenBucket
+from protocols.collisions import Collisions
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.esp.flows import FlowTable as EspFlowTable
@@ -25,6 +26,7 @@ from protocols.events import ForwardEvent, StreamEvent
 from protocols.forward.forwards import Forwards
 from protocols.gre import codec as gre
 from protocols.gre.flows import FlowTable, flow_key
+from protocols.hopeless import Hopeless
 from protocols.ike.observation import IkeObserved
 from protocols.lanes import EspLane, Forward, GreLane, Lane, UdpLane
 from protocols.policy import Policy, Refuse
@@ -38,8 +40,6 @@ from protocols.udpflow import IpsecUdp
 
 #: Where an IP header names the protocol (RFC 791 §3.1).
 _PROTOCOL_AT = 9
-#: What cannot work through any gateway that changes addresses, and is named for it.
-_HOPELESS = {ipv4.AH: Reason.AH, ipv4.FWZ: Reason.FWZ}
 
 
 _KILLED = "ended by the operator"
@@ -75,6 +75,8 @@ class Gateway:
             answer=self._answer,
             alive=lambda host, peer: self.udp.alive(host, peer),
         )
+        self.hopeless = Hopeless(lambda peer: peer in self.esp.ledger.peers)
+        self.collisions = Collisions()
         self._observed: list[IkeObserved] = []
         self.udp = IpsecUdp(
             self._admission,
@@ -156,7 +158,9 @@ class Gateway:
             return self._count(self._icmp_error(side, header, packet))
         if header.protocol == ipv4.TCP:
             return self._turned_away(side, header, packet)
-        return self._drop(_HOPELESS.get(header.protocol, Reason.NOT_SERVED))
+        if header.protocol in hopeless.REASONS:
+            return self._count([self.hopeless.take(side, header)])
+        return self._drop(Reason.NOT_SERVED)
 
     def _gre(self, side: Side, header: ipv4.Header, packet: bytes, now: float) -> Drop | list[Action]:
         fault = self._admission.source_fault(side, header.src)
@@ -313,6 +317,10 @@ class Gateway:
     def sessions(self) -> Iterable[Session]:
         """All sessions."""
         return iter(self.registry)
+
+    def look(self, *, now: float) -> list[str]:
+        """Look for what is likely wrong between clients; new texts for the operator."""
+        return self.collisions.look(self.registry, now=now)
 
     # -- across a restart ------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ _log = structlog.get_logger("vpnmasq")
 #: Seconds between log lines about dropped packets.
 _REPORT = 60.0
 
-#: Seconds between looks at connections of which an end does not read.
+#: Seconds between looks at connections of which an end does not read, and for what cannot work.
 _LOOK = 30.0
 
 #: Two sockets a session, for those that are forwarded a pipe each way as well, and some for ourselves.
@@ -203,6 +203,7 @@ class Daemon:
         house.callback(streams.abort_all)
         house.callback(splices.abort_all)
         house.enter_context(Ticker(_LOOK, splices.look))
+        house.enter_context(Ticker(_LOOK, service.look))
         service.station = Station(
             datapath,
             streams,
@@ -228,6 +229,7 @@ class Daemon:
         await self._follower.live_in(scene, loop.time())
         await self._interceptor.install(self._follower.plan, policy.lan_networks, service.station.answer_port)
         self._tasks.create_task(self._follower.send_again())
+        await service.others.look(self._follower.plan)
         house.enter_context(Mender(self._interceptor, self._tasks.create_task))
         service.links = Links(
             settings=lambda: self._settings.config.dynamic,
@@ -359,6 +361,7 @@ class Daemon:
                 raise ReloadRefused([str(error)]) from error
             logs.configure(settings.config.log.level, settings.config.log.format)
             await self._follower.look_again()
+            await self._service.others.look(self._follower.plan)
             _log.info("reloaded", changed=changed)
             return changed
 

@@ -156,6 +156,7 @@ class Interceptor:
             self.wan,
             settings.interception.mark,
             tuple(lan_networks),
+            pptp=plan.pptp,
             ipsec=ipsec is not None,
             answering=answering,
             forwarded=tuple(

@@ -21,6 +21,7 @@ from relay.datapath import Datapath
 from relay.holds import PortHolds
 from relay.links import Links
 from relay.logs import Throttle
+from relay.others import Others
 from relay.sockets.raw import losses
 from relay.state.keeper import Keeper
 from relay.station import Station
@@ -28,7 +29,7 @@ from relay.station import Station
 _log = structlog.get_logger("vpnmasq")
 
 #: What one has to do something about, if it has happened at all.
-_TO_BE_TOLD = (Reason.AH, Reason.FWZ, Reason.LIMIT_FILES)
+_TO_BE_TOLD = (Reason.LIMIT_FILES,)
 
 #: Oddities of this many pairs of hosts are shown.
 _MOST_WARNINGS = 5
@@ -55,6 +56,7 @@ class Service:
     started_at: float
     state: str = "starting"
     attention: list[str] = field(default_factory=list)
+    others: Others = field(default_factory=Others)
     #: What is to be said of the public side.
     uplink_attention: list[str] = field(default_factory=list)
     #: What others have to say, who keep their lists up to date.
@@ -66,6 +68,8 @@ class Service:
     holds: PortHolds = field(default_factory=PortHolds)
     links: Links = field(init=False)
     _reported: dict[Reason, int] = field(default_factory=dict)
+    #: What was logged once, and is not again.
+    _said: set[str] = field(default_factory=set)
     #: Sessions that were logged as established, so that their end is too.
     _stood: set[str] = field(default_factory=set)
 
@@ -222,14 +226,25 @@ class Service:
         ]
 
     def _attention(self) -> list[str]:
-        told = (self.uplink_attention, self.links.failures.values(), self.attention, self.station.attention)
-        parts = (*told, *self.remarks, self._seen())
+        told = (self.uplink_attention, self.links.failures.values(), self.attention, self.others.remarks)
+        parts = (*told, self.station.attention, *self.remarks, self._seen())
         return [text for part in parts for text in part]
 
     def _seen(self) -> list[str]:
         """What came that cannot work, or is odd."""
-        hopeless = [HELP[reason] for reason in _TO_BE_TOLD if self.gateway.drops[reason]]
-        return [*hopeless, *islice(self.gateway.esp.warnings.values(), _MOST_WARNINGS)]
+        gateway = self.gateway
+        limits = [HELP[reason] for reason in _TO_BE_TOLD if gateway.drops[reason]]
+        found = (*gateway.collisions.warnings.values(), *gateway.esp.warnings.values())
+        return [*gateway.hopeless.texts(), *limits, *islice(found, _MOST_WARNINGS)]
+
+    def look(self) -> None:
+        """Say what was found out to be wrong, each thing once."""
+        for text in (*self.gateway.look(now=self.clock()), *self.gateway.hopeless.texts()):
+            # How many hosts there are is no news.
+            what = text.partition("; seen from ")[0]
+            if what not in self._said:
+                self._said.add(what)
+                _log.warning("cannot work", why=text)
 
     def _sockets(self) -> list[SocketStatus]:
         rows = []

@@ -7,9 +7,10 @@ keeps its port 1723 to itself, so that another program may have it.
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from protocols.actions import Side
 from protocols.addr import show_ip
 from protocols.policy import TCP, UDP
 from protocols.pptp.codes import PORT
+from relay import others
 from relay.datapath import Datapath
 from relay.kernel import KernelError, refused
 from relay.plan import ForwardPlan, Plan
@@ -248,7 +250,7 @@ class Station:
         elif forward.protocol == UDP:
             outside = self._side(interface) is Side.WAN
             if outside or forward.neighbours:
-                stack.enter_context(_hold_forwarded(forward.port, interface, address))
+                stack.enter_context(_hold(forward.port, interface, address))
             udp = raw.receiver(UDP, interface, self.receive_buffer)
             self._read(f"udp/{forward.port}", interface, forward.part, udp, self.batch)
             server = None if outside else (forward.server, forward.server_port)
@@ -314,40 +316,24 @@ class Station:
 
 
 def _listener(interface: str, address: str, port: int, *, transparent: bool) -> socket.socket:
-    try:
+    with _explained("tcp", port, interface):
         return listener(interface, address, port, transparent=transparent)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise KernelError(
-            f"tcp/{port} on {interface} is taken by another program",
-            f"see which with `ss -ltnp sport = :{port}`; stop it, or let it listen elsewhere",
-        ) from error
 
 
-def _hold_forwarded(port: int, interface: str, address: str) -> socket.socket:
-    try:
+def _hold(port: int, interface: str, address: str = "0.0.0.0") -> socket.socket:
+    with _explained("udp", port, interface):
         return datagrams.hold(port, interface, address)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise KernelError(
-            f"udp/{port} on {interface} is taken by another program",
-            f"see which with `ss -lunp sport = :{port}`; stop it, or let it listen at the LAN's address only",
-        ) from error
 
 
-def _hold(port: int, interface: str) -> socket.socket:
+@contextlib.contextmanager
+def _explained(kind: str, port: int, interface: str) -> Iterator[None]:
+    """Say who has a port that is taken."""
     try:
-        return datagrams.hold(port, interface)
+        yield
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        raise KernelError(
-            f"udp/{port} on {interface} is taken by another program, most likely an IPsec daemon",
-            f"see which with `ss -lunp sport = :{port}`; stop it, or let it listen elsewhere (HOWTO §3.14), "
-            'or leave "ipsec" out of the rules',
-        ) from error
+        raise others.port_taken(kind, port, interface) from error
 
 
 _EVERYBODY = Opening(gatekeeper.ANY, gatekeeper.ANY)

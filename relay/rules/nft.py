@@ -83,6 +83,8 @@ class Table:
     mark: int
     #: Destinations that stay the kernel's, with connection tracking: the LAN itself.
     exempt: tuple[Network, ...] = ()
+    #: Whether PPTP is served: the GRE of a program of this host stays conntrack's otherwise.
+    pptp: bool = True
     #: Whether IPsec is served, and whose answers from its ports come to us: of these hosts, or of all.
     ipsec: bool = False
     answering: tuple[Network, ...] = ()
@@ -137,8 +139,13 @@ def script(table: Table) -> str:
     others = [f"iifname {inside} ip daddr {network}" for network in table.exempt]
     neighbours = "".join(f"        {other} fib daddr type != local accept\n" for other in others)
     unmarked = "".join(f"        {other} accept\n" for other in others)
+    gre = "".join(
+        f"        iifname {everywhere} {what} notrack\n"
+        for what in (_PPTP_GRE, _ERRORS_ABOUT_GRE)
+        if table.pptp
+    )
     esp = f"        iifname {everywhere} ip protocol esp notrack\n" if table.ipsec else ""
-    errors = [_ERRORS_ABOUT_GRE]
+    errors = [_ERRORS_ABOUT_GRE] if table.pptp else []
     if table.ipsec:
         esp += f"        iifname {everywhere} {_ERRORS_ABOUT_ESP} notrack\n"
         errors += [_ERRORS_ABOUT_ESP, *_ERRORS_ABOUT_UDP]
@@ -153,8 +160,7 @@ table ip {table.name} {{
     chain arriving {{
         type filter hook prerouting priority raw; policy accept;
 {neighbours}\
-        iifname {everywhere} {_PPTP_GRE} notrack
-        iifname {everywhere} {_ERRORS_ABOUT_GRE} notrack
+{gre}\
 {esp}\
     }}
     chain leaving {{
