@@ -77,7 +77,7 @@ class Contender:
 @contextlib.contextmanager
 def plain(name: str, placement: Placement = KERNEL) -> Iterator[Contender]:
     """The kernel forwards, without NAT: the floor of what a gateway costs."""
-    with _row(name, placement) as names:
+    with stand(name, placement) as names:
         # Nobody masquerades, so the outside must know the way back.
         yield Contender("plain", placement, names)
 
@@ -85,7 +85,7 @@ def plain(name: str, placement: Placement = KERNEL) -> Iterator[Contender]:
 @contextlib.contextmanager
 def nft(name: str, placement: Placement = KERNEL) -> Iterator[Contender]:
     """The kernel masquerades, with conntrack's PPTP helper on the control connections."""
-    with _row(name, placement) as names:
+    with stand(name, placement) as names:
         sh_in(names.gateway, "nft", "-f", "-", stdin=_MASQUERADE)
         # A call that waits for its turn in the bench must not be forgotten meanwhile.
         for which in ("gre_timeout", "gre_timeout_stream", "generic_timeout", "udp_timeout_stream"):
@@ -97,7 +97,7 @@ def nft(name: str, placement: Placement = KERNEL) -> Iterator[Contender]:
 @contextlib.contextmanager
 def bare(name: str, placement: Placement = USER_SPACE, *, core: int) -> Iterator[Contender]:
     """Raw sockets under uvloop that shovel without a thought: the ceiling of what Python can do."""
-    with _row(name, placement) as names:
+    with stand(name, placement) as names:
         batch(
             names.gateway,
             [
@@ -106,7 +106,7 @@ def bare(name: str, placement: Placement = USER_SPACE, *, core: int) -> Iterator
             ],
         )
         command = (sys.executable, "-m", "tests.bench.bare", LAN_ROUTER, WAN_ROUTER)
-        with _daemon(names.gateway, core, command) as pid:
+        with daemon(names.gateway, core, command) as pid:
             yield Contender("bare", placement, names, pid)
 
 
@@ -115,13 +115,13 @@ def vpnmasq(
     name: str, directory: Path, placement: Placement = USER_SPACE, *, core: int, profile: Path | None = None
 ) -> Iterator[Contender]:
     """The daemon, with a configuration file that does not limit what is measured."""
-    with _row(name, placement) as names:
+    with stand(name, placement) as names:
         socket = directory / f"{name}.sock"
         config = directory / f"{name}.toml"
         config.write_text(_CONFIG.format(name=f"bench-{name}", socket=socket))
         program: tuple[str, ...] = ("-m", "tests.bench.sampler", str(profile)) if profile else ("-m", "relay")
         command = (sys.executable, *program, "run", "-c", str(config))
-        with _daemon(names.gateway, core, command) as pid:
+        with daemon(names.gateway, core, command) as pid:
             yield Contender("vpnmasq", placement, names, pid, socket)
 
 
@@ -171,7 +171,8 @@ new_per_second = 100000
 
 
 @contextlib.contextmanager
-def _row(name: str, placement: Placement) -> Iterator[Row]:
+def stand(name: str, placement: Placement) -> Iterator[Row]:
+    """A row of namespaces for a placement."""
     with row(
         name,
         gateway_core=GATEWAY_CORE if placement.steer_gateway else None,
@@ -190,7 +191,7 @@ GENERATOR_CORE, GATEWAY_CORE = _cores()
 
 
 @contextlib.contextmanager
-def _daemon(namespace: str, core: int, command: tuple[str, ...]) -> Iterator[int]:
+def daemon(namespace: str, core: int, command: tuple[str, ...]) -> Iterator[int]:
     """Run a program in a namespace, on a core, until it says ``ready``; end it after use.
 
     What it says goes to a file, which costs it what a log costs and can never block it.
