@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
+from relay.cli.everywhere import SOCKET, take_everywhere
 from relay.cli.exits import Exit
-from relay.options import DEFAULT_SOCKET
 
 #: Every command with its line in ``vpnmasq --help``.
 COMMANDS = {
@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"relay.cli.{cmd_name}")
         command: click.Command = module.command
-        return command
+        return take_everywhere(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -88,12 +88,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
-)
-@click.option(
-    "--socket",
-    envvar="VPNMASQ_SOCKET",
-    metavar="PATH",
-    help=f"Control socket of the daemon.  [default: {DEFAULT_SOCKET}; env: VPNMASQ_SOCKET]",
+    params=[SOCKET],
 )
 @click.option(
     "--version",
@@ -104,7 +99,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     help="Print the version.",
 )
 @click.pass_context
-def main(ctx: click.Context, socket: str | None) -> None:
+def main(ctx: click.Context) -> None:
     """A VPN gateway in user space: PPTP and IPsec behind one public address.
 
     Without a command it shows the status.
@@ -112,7 +107,6 @@ def main(ctx: click.Context, socket: str | None) -> None:
     Exit status: 0 done or ready, 1 failed or not ready, 2 bad arguments, 3 daemon not reachable, 4 timed out,
     5 nothing matched, 77 missing privilege, 78 bad configuration.
     """
-    ctx.obj = socket
     if ctx.invoked_subcommand is None:
         status = ctx.command.get_command(ctx, "status")  # type: ignore[attr-defined]
         ctx.invoke(status)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
+from relay.cli.everywhere import inherited, named_socket
 from relay.cli.exits import Exit
 from relay.options import DEFAULT_SOCKET
 
@@ -188,14 +189,16 @@ def asks(function: Callable[..., None]) -> Callable[..., None]:
         default=DEFAULT_TIMEOUT,
         show_default=True,
         metavar="SECONDS",
+        callback=inherited,
         help="How long to wait for an answer.",
     )
     @functools.wraps(function)
     def wrapped(*context: click.Context, timeout: float, **arguments: Any) -> None:
-        path = click.get_current_context().find_root().obj or DEFAULT_SOCKET
-        function(*context, Client(path, timeout), **arguments)
+        function(*context, Client(named_socket() or DEFAULT_SOCKET, timeout), **arguments)
 
     return wrapped
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the document as the daemon sends it.")
+as_json = click.option(
+    "--json", "as_json", is_flag=True, callback=inherited, help="Print the document as the daemon sends it."
+)

@@ -22,7 +22,7 @@ def command() -> None:
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     try:
-        client = Client(ctx.find_root().params.get("socket") or DEFAULT_SOCKET, COMPLETION_TIMEOUT)
+        client = Client(ctx.find_root().obj or DEFAULT_SOCKET, COMPLETION_TIMEOUT)
         pairs = client.get("/v1/pairs")[1]["pairs"]
     except Failure:
         return []

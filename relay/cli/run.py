@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from relay.cli.client import Failure
+from relay.cli.everywhere import named_socket
 from relay.cli.exits import Exit
 from relay.options import DEFAULT_CONFIG, DEFAULT_DRAIN, RunOptions, find_config
 
@@ -46,7 +47,7 @@ def command(ctx: click.Context, config: Path | None, sets: tuple[str, ...], drai
         found = find_config(config, os.environ)
     except FileNotFoundError as missing:
         raise Failure(str(missing), Exit.BAD_CONFIGURATION) from missing
-    options = RunOptions(config=found, sets=sets, drain=drain, socket=ctx.find_root().obj)
+    options = RunOptions(config=found, sets=sets, drain=drain, socket=named_socket())
     # Here and not above: the daemon's modules take longer to import than ``run --help`` to print.
     import relay.app
 

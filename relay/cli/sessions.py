@@ -9,7 +9,7 @@ import click
 
 from relay.cli.client import COMPLETION_TIMEOUT, Client, Failure, as_json, asks, decode
 from relay.cli.exits import Exit
-from relay.cli.text import octets, plain, span, table
+from relay.cli.text import field, octets, plain, span, table
 from relay.options import DEFAULT_SOCKET
 
 
@@ -35,7 +35,7 @@ def command(ctx: click.Context, client: Client, *, as_json: bool = False) -> Non
 
 def _complete(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     try:
-        client = Client(ctx.find_root().params.get("socket") or DEFAULT_SOCKET, COMPLETION_TIMEOUT)
+        client = Client(ctx.find_root().obj or DEFAULT_SOCKET, COMPLETION_TIMEOUT)
         document = client.get("/v1/sessions")[1]
     except Failure:
         return []
@@ -99,9 +99,9 @@ def _inside(one: dict[str, Any]) -> str:
 
 
 def _details(one: dict[str, Any]) -> Iterator[str]:
-    """One line per field, in the document's order: what a later daemon adds is shown, too."""
+    """Every field, in the document's order: what a later daemon adds is shown, too."""
     for name, value in one.items():
-        yield f"{plain(name).replace('_', ' '):<14}  {_value(name, value)}"
+        yield from field(name.replace("_", " "), _value(name, value), 16)
 
 
 def _value(name: str, value: object) -> str:

@@ -7,7 +7,7 @@ import click
 
 from protocols.drops import HELP, Reason
 from relay.cli.client import Client, as_json, asks
-from relay.cli.text import octets, paragraph, plain, span, table
+from relay.cli.text import field, octets, paragraph, plain, span, table
 
 #: Colours of a terminal, by the daemon's state.
 _COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "draining": "yellow"}
@@ -47,23 +47,24 @@ def _head(status: dict[str, Any]) -> Iterator[str]:
         f"{plain(status['instance'])} {plain(status['version'])} is "
         f"{click.style(state, fg=_COLOURS.get(state, 'red'), bold=True)}, running for {since}"
     )
+    for title, text in _facts(status):
+        yield from field(title, text, 11)
+
+
+def _facts(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     wan = status["wan"]
-    address = plain(wan["address"] or "no address")
     changes = f", changed {wan['changes']} times" if wan["changes"] else ""
-    yield f"WAN        {address} on {plain(wan['interface'])} since {plain(wan['since'])}{changes}"
-    sessions = ", ".join(f"{count} {plain(name)}" for name, count in status["sessions"].items() if count)
-    yield f"Sessions   {sessions or 'none'}"
-    traffic = status["traffic"]
-    if traffic:
-        yield "Traffic    " + ", ".join(
-            f"{plain(direction)} {counted['packets']} packets, {octets(counted['octets'])} octets"
-            for direction, counted in traffic.items()
-        )
-    fast = status["fastpath"]
-    reason = "" if fast["active"] else plain(fast["reason"])
-    yield from paragraph(
-        "active" if fast["active"] else f"not active: {reason}", first="Fast path  ", indent=" " * 11
+    yield "WAN", f"{wan['address'] or 'no address'} on {wan['interface']} since {wan['since']}{changes}"
+    sessions = ", ".join(f"{count} {name}" for name, count in status["sessions"].items() if count)
+    yield "Sessions", sessions or "none"
+    traffic = ", ".join(
+        f"{direction} {counted['packets']} packets, {octets(counted['octets'])} octets"
+        for direction, counted in status["traffic"].items()
     )
+    if traffic:
+        yield "Traffic", traffic
+    fast = status["fastpath"]
+    yield "Fast path", "active" if fast["active"] else f"not active: {fast['reason']}"
 
 
 def _rules(rules: list[dict[str, Any]]) -> list[str]:

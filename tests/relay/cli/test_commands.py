@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from protocols.addr import parse_ip
 from protocols.sessions import Role
 from relay.cli import main, sessions, status
 from relay.cli.exits import Exit
 from relay.control.daemon import Link, ReloadRefused
-from tests.relay.cli.program import BOUND, environment, started, vpnmasq
+from tests.relay.cli.program import ANSI, BOUND, environment, on_terminal, started, vpnmasq
 from tests.relay.control.credentials import READERS, as_other, as_root, forks
 from tests.relay.control.stand_in import Served, StandIn, place, serving, session
 
@@ -43,14 +45,39 @@ def test_json_is_the_document_as_the_daemon_sends_it(served: Served, arguments: 
     assert done.stdout == served.text("GET", path)[1]
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["sessions"], ["sessions", "show", "p1"]])
-def test_people_see_at_most_80_columns_without_colours_in_a_pipe(
-    served: Served, arguments: list[str]
+PAGES = [["status"], ["sessions"], ["sessions", "show", "p1"]]
+LONG = "a-rule-whose-name-" + "goes-on-and-on-" * 8 + "and-ends-here"
+
+
+@pytest.mark.parametrize("arguments", PAGES)
+@pytest.mark.parametrize("columns", [60, 80, 132])
+def test_people_see_no_more_columns_than_their_terminal_has(
+    served: Served, arguments: list[str], columns: int
 ) -> None:
+    served.daemon.table["p3"] = session(3, rule=LONG, inside=parse_ip("10.0.0.3"))
+    code, text = on_terminal(columns, "--socket", served.path, *arguments)
+    assert code == Exit.DONE
+    plain = ANSI.sub("", text)
+    assert max(map(len, plain.splitlines())) <= columns
+    assert (plain != text) == (arguments[-1] != "p1")  # a terminal has colours, where there is a heading
+
+
+def test_a_wide_terminal_is_used(served: Served) -> None:
+    served.daemon.attention = ["word " * 60]
+    narrow, wide = (on_terminal(columns, "--socket", served.path)[1] for columns in (80, 200))
+    assert max(map(len, wide.splitlines())) > 100
+    assert len(wide.splitlines()) < len(narrow.splitlines())
+
+
+@pytest.mark.parametrize("arguments", PAGES)
+def test_a_pipe_gets_no_colours_and_whole_words(served: Served, arguments: list[str]) -> None:
+    served.daemon.table["p1"] = session(1, rule=LONG)
+    served.daemon.rule = LONG
     done = vpnmasq("--socket", served.path, *arguments)
     assert done.returncode == Exit.DONE
-    assert max(map(len, done.stdout.splitlines())) <= 80
     assert "\x1b" not in done.stdout
+    assert "…" not in done.stdout
+    assert (LONG in done.stdout) == (arguments != ["sessions"])  # that table has no rules
 
 
 def test_no_command_is_status_and_the_socket_may_come_from_the_environment(served: Served) -> None:
@@ -123,6 +150,61 @@ def test_reload_says_what_changed_or_every_problem(served: Served) -> None:
     assert refused.returncode == Exit.BAD_CONFIGURATION
     assert "f:1: a" in refused.stderr
     assert "f:2: b" in refused.stderr
+
+
+# -- options before and after a command ------------------------------------------------------------------
+
+TALKING = [
+    *(pytest.param([name], id=name) for name in ("status", "sessions", "events", "reload", "health")),
+    pytest.param(["sessions", "show", "p1"], id="sessions-show"),
+    pytest.param(["sessions", "kill", "p1"], id="sessions-kill"),
+    pytest.param(["pair", "list"], id="pair-list"),
+    pytest.param(["pair", "add", "199.0.0.1", "0xc0de", "10.0.0.3"], id="pair-add"),
+    pytest.param(["pair", "del", "199.0.0.1", "0xc0de"], id="pair-del"),
+]
+
+
+@pytest.mark.parametrize("command", TALKING)
+def test_the_socket_may_be_named_before_a_command_after_it_or_in_between(
+    tmp_path: Path, command: list[str]
+) -> None:
+    named, environment = (str(tmp_path / f"{name}.sock") for name in ("named", "environment"))
+
+    def asks(*arguments: str) -> str:
+        done = CliRunner().invoke(main, arguments, env={"VPNMASQ_SOCKET": environment})
+        assert done.exit_code == Exit.NOT_REACHABLE
+        return done.output
+
+    for at in range(len(command[:2]) + 1):
+        assert f"Nobody answers at {named}." in asks(*command[:at], "--socket", named, *command[at:])
+    assert f"Nobody answers at {environment}." in asks(*command)
+
+
+def test_every_command_takes_the_socket(tmp_path: Path) -> None:
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        nested = command.commands.values() if isinstance(command, click.Group) else ()
+        for one in (command, *nested):
+            assert [p.opts for p in one.params].count(["--socket"]) == 1, (name, one.name)
+    # Also those that ask no daemon, for scripts that name it to all.
+    assert "no such configuration file" in vpnmasq("check", "--socket", "/s", "-c", tmp_path / "f").stderr
+
+
+def test_the_last_socket_on_the_line_holds(served: Served) -> None:
+    done = vpnmasq("--socket", "/nonexistent/s", "status", "--socket", served.path)
+    assert done.returncode == Exit.DONE
+
+
+@pytest.mark.parametrize("command", [["sessions", "show", "p1"], ["sessions", "kill", "p1"]])
+def test_options_of_a_group_hold_for_its_commands(served: Served, command: list[str]) -> None:
+    group, *rest = command
+    done = vpnmasq("--socket", served.path, group, "--json", *rest)
+    assert json.loads(done.stdout)["schema"].startswith("vpnmasq.")
+    served.daemon.hang = 2.0
+    done = vpnmasq("--socket", served.path, "sessions", "--timeout", "0.2", "show", "p1", "--timeout", "9")
+    assert done.returncode != Exit.TIMED_OUT
 
 
 def test_nobody_there(tmp_path: Path) -> None:

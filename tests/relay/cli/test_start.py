@@ -51,7 +51,10 @@ def test_help_imports_no_command() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "['relay.cli', 'relay.cli.exits', 'relay.options']"
+    assert (
+        done.stdout.splitlines()[-1]
+        == "['relay.cli', 'relay.cli.everywhere', 'relay.cli.exits', 'relay.options']"
+    )
     for name, text in COMMANDS.items():
         assert f"{name:<8}" in done.stdout
         assert text in done.stdout

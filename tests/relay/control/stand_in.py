@@ -59,6 +59,8 @@ class StandIn:
         self.reloads: list[list[str] | ReloadRefused | Exception] = []
         #: Seconds that status() hangs, as a daemon in trouble would.
         self.hang = 0.0
+        self.rule = "staff"
+        self.attention = ["the kernel dropped 12 packets at gre@eth1 because they were read too slowly"]
 
     def status(self) -> Status:
         time.sleep(self.hang)
@@ -70,7 +72,7 @@ class StandIn:
             wan=WanStatus("eth1", "200.200.200.200", 40.0, 1, served=0.0123),
             rules=[
                 RuleStatus(
-                    name="staff", role="masquerade", protocols=["pptp"], sessions=len(self.table), refused=2
+                    name=self.rule, role="masquerade", protocols=["pptp"], sessions=len(self.table), refused=2
                 )
             ],
             sessions={"pptp": len(self.table)},
@@ -80,7 +82,7 @@ class StandIn:
                 "outbound": Counted(packets=120, octets=9000),
                 "inbound": Counted(packets=118, octets=12000),
             },
-            attention=["the kernel dropped 12 packets at gre@eth1 because they were read too slowly"],
+            attention=self.attention,
         )
 
     def sessions(self) -> Iterable[Session]:
