@@ -302,3 +302,36 @@ def test_esp_keeps_its_ike_alive(world: World) -> None:
         world.wait(RULES.ipsec.lifetime / 2)
         world.packet(Side.LAN, esp_packet(CLIENT, PEER, ESP_SPI, sequence))
     assert sorted(s.protocol for s in world.sessions()) == ["esp", "isakmp"]
+
+
+def test_a_likely_collision_in_transport_mode_is_said_once(world: World) -> None:
+    """HOWTO §6.1: the newer client's SA takes over at the peer, and the older client hears no more."""
+    ports = {}
+
+    def sends(client: Ip4, times: int = 1) -> None:
+        for _ in range(times):
+            sent = read(
+                udp(world, Side.LAN, (client, 4500), (PEER, 4500), bytes.fromhex("00001000 00000001"))
+            )
+            ports[client] = sent.source[1]
+
+    def hears(client: Ip4) -> None:
+        payload = bytes.fromhex("00002000 00000001")
+        got = read(udp(world, Side.WAN, (PEER, 4500), (WAN, ports[client]), payload))
+        assert got.target == (client, 4500)
+
+    sends(CLIENT)
+    hears(CLIENT)
+    world.now += 10.0
+    sends(CLIENT_2)
+    hears(CLIENT_2)
+    assert world.gateway.look(now=world.now) == []
+    world.now += 70.0
+    sends(CLIENT, 12)
+    sends(CLIENT_2)
+    hears(CLIENT_2)
+    (text,) = world.gateway.look(now=world.now)
+    assert text.startswith(
+        "10.0.0.2 and 10.0.0.3 likely use IPsec in transport mode (L2TP/IPsec) with 199.0.0.1"
+    )
+    assert world.gateway.look(now=world.now) == []
