@@ -29,6 +29,7 @@ from protocols.gre.flows import FlowTable, flow_key
 from protocols.hopeless import Hopeless
 from protocols.ike.observation import IkeObserved
 from protocols.lanes import EspLane, Forward, GreLane, Lane, UdpLane
+from protocols.offload import Carried, Offloads, Read
 from protocols.policy import Policy, Refuse
 from protocols.pptp.tracker import PptpTracker
 from protocols.registry import SessionRegistry
@@ -52,15 +53,20 @@ def _no_lane(_flows: dict[int, object], _buffer: bytearray, _length: int, _now: 
 class Gateway:
     """One gateway: its policy, its addresses, its sessions.
 
-    ``random`` is as ``random.randrange``; Call IDs and session ids come from it.
+    ``random`` is as ``random.randrange``; Call IDs and session ids come from it. ``carried`` asks a kernel
+    that carries flows for us about one of them; without it none is ever handed over.
     """
 
-    def __init__(self, policy: Policy, addresses: Addresses, *, random: Random) -> None:
+    def __init__(
+        self, policy: Policy, addresses: Addresses, *, random: Random, carried: Read | None = None
+    ) -> None:
         self.drops: dict[Reason, int] = dict.fromkeys(Reason, 0)
         self._random = random
         self._admission = Admission(policy, addresses)
         self.registry = SessionRegistry(policy.limits, random)
-        self._flows = FlowTable()
+        self._kept_out = policy.kept_out()
+        self.offloads = Offloads(carried, lambda rule: rule in self._kept_out)
+        self._flows = FlowTable(self.offloads)
         self._streams = itertools.count(1)
         self._pptp = PptpTracker(
             self._admission, self.registry, self._flows, random=random, new_stream=self.new_stream
@@ -265,6 +271,8 @@ class Gateway:
         self._pptp.relimit()
         self._lay_lanes()
         self._icmp_rate = TokenBucket(policy.limits.icmp_per_second, policy.limits.icmp_per_second)
+        self._kept_out = policy.kept_out()
+        self.offloads.reconsider()
         return self._reconsider(now)
 
     def address_changed(self, addresses: Addresses, *, now: float) -> list[Action]:
@@ -308,7 +316,7 @@ class Gateway:
         """End all sessions."""
         actions = self.hang_up(why, now=now)
         actions += [*self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
-        return [*actions, *self._forwards.close_all(why, now=now)]
+        return self._count([*actions, *self._forwards.close_all(why, now=now)])
 
     def refused(self, rule: str) -> int:
         """How many connections that the rule allows were refused because of a limit."""
@@ -377,6 +385,16 @@ class Gateway:
             self.udp.adopt(*record)
         return []
 
+    # -- the kernel ------------------------------------------------------------------------------------
+
+    def offload_refused(self, flow: int) -> None:
+        """The kernel has no room for a flow that an Offload was about: its packets stay ours."""
+        self.offloads.refused(flow)
+
+    def counters_seen(self, flow: int, carried: Carried) -> None:
+        """Count what the kernel has carried of a flow since it was handed over."""
+        self.offloads.seen(flow, carried)
+
     # -- time ------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
@@ -398,10 +416,11 @@ class Gateway:
         return self._fault_drops[reason]
 
     def _count(self, actions: list[Action]) -> list[Action]:
+        """What is about to be returned, with what has become of flows in the kernel; drops are counted."""
         for action in actions:
             if isinstance(action, Drop):
                 self.drops[action.reason] += 1
-        return actions
+        return [*actions, *self.offloads.take()] if self.offloads.pending else actions
 
 
 def _short(lane: Lane | None, side: Side) -> tuple[Forward, dict[int, object]]:

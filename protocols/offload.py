@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from protocols.actions import Offload, Shortcut, Unload
-from protocols.sessions import Session
+from protocols.sessions import Session, Traffic
 
 #: What the kernel has carried of a flow since it was handed over: packets, octets, when the last of them
 #: came, and its sequence number (ESP).
@@ -41,6 +41,8 @@ class _Offer:
 
     flow: Offered
     session: Session
+    #: What all flows of its direction have carried in the kernel.
+    total: Traffic
     wanted: bool = True
     #: While the kernel carries it.
     number: int | None = None
@@ -50,11 +52,19 @@ class _Offer:
 
 
 class Offloads:
-    """All offers. ``read`` is None where there is no fast path: then nothing is ever offered."""
+    """All offers. ``read`` is None where there is no fast path: then nothing is ever offered.
 
-    def __init__(self, read: Read | None, kept_out: Callable[[str], bool]) -> None:
+    ``kept_out``: whether a rule, by its name, keeps its flows from the kernel.
+    """
+
+    def __init__(
+        self, read: Read | None = None, kept_out: Callable[[str], bool] = lambda _rule: False
+    ) -> None:
         self._read = read
         self._kept_out = kept_out
+        #: What the kernel has carried, as far as it is counted by now.
+        self.outbound = Traffic()
+        self.inbound = Traffic()
         #: By the identity of the flow, which the offer keeps alive.
         self._offers: dict[int, _Offer] = {}
         self._carried: dict[int, _Offer] = {}
@@ -67,7 +77,9 @@ class Offloads:
             return
         found = self._offers.get(id(flow))
         if found is None:
-            found = self._offers[id(flow)] = _Offer(flow, session)
+            outbound = flow.shortcut.sender == session.inside
+            total = self.outbound if outbound else self.inbound
+            found = self._offers[id(flow)] = _Offer(flow, session, total)
         found.wanted = True
         self._open[found] = None
 
@@ -144,5 +156,7 @@ class Offloads:
         packets, octets, last_seen, sequence = carried
         if packets == offer.packets:
             return
-        offer.flow.add(packets - offer.packets, octets - offer.octets, last_seen, sequence)
+        more, longer = packets - offer.packets, octets - offer.octets
+        offer.flow.add(more, longer, last_seen, sequence)
+        offer.total.add(more, longer, last_seen)
         offer.packets, offer.octets = packets, octets

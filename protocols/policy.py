@@ -40,6 +40,8 @@ class Masquerade:
     ipsec: bool = False
     #: Relay style: clients dial this address of ours; ``servers`` is then exactly one host.
     listen: Ip4 | None = None
+    #: Whether the kernel may carry its flows.
+    fastpath: bool = True
 
     def allows(self, client: int, server: int) -> bool:
         """Whether the rule lets the client reach the server."""
@@ -56,6 +58,8 @@ class Expose:
     pptp: bool = True
     ipsec: bool = False
     source: Source = Source.KEEP
+    #: Whether the kernel may carry its flows.
+    fastpath: bool = True
 
 
 #: More than any machine has ports for.
@@ -74,6 +78,8 @@ class Forward:
     server_port: int
     allow: tuple[Network, ...]
     source: Source = Source.KEEP
+    #: Whether the kernel may carry its flows.
+    fastpath: bool = True
 
     @property
     def listen(self) -> str:
@@ -227,3 +233,8 @@ class Policy:
     forwarding: ForwardTimers = field(default_factory=ForwardTimers)
     pptp: PptpTimers = field(default_factory=PptpTimers)
     ipsec: Ipsec = field(default_factory=Ipsec)
+
+    def kept_out(self) -> frozenset[str]:
+        """Names of the rules that keep their flows from the kernel."""
+        rules: tuple[Masquerade | Expose | Forward, ...] = (*self.masquerade, *self.expose, *self.forward)
+        return frozenset(rule.name for rule in rules if not rule.fastpath)

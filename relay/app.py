@@ -30,10 +30,13 @@ from relay.config import ConfigError, Settings
 from relay.config.capabilities import needed_capabilities
 from relay.config.interfaces import lan_interfaces
 from relay.config.models import Config
-from relay.control.daemon import FastPathStatus, ReloadRefused, WanStatus
+from relay.control.daemon import ReloadRefused, WanStatus
 from relay.control.feed import Feed
 from relay.control.server import ApiOptions, ControlError, ControlServer
 from relay.datapath import Datapath, Observer
+from relay.fastpath import FastPath
+from relay.fastpath.handover import Handover, choose
+from relay.fastpath.kernel import needs_privilege
 from relay.following import Follower
 from relay.interceptor import Interceptor
 from relay.kernel import KernelError
@@ -67,6 +70,9 @@ _LOOK = 30.0
 _FILES_PER_SESSION = 2
 _FILES_PER_FORWARD = 6
 _FILES_OF_OURS = 128
+
+#: A session is a flow each way, but ESP has more while it changes its keys.
+_FLOWS_PER_SESSION = 2
 
 #: Seconds that closing streams get to deliver their last messages.
 _LAST_WORDS = 2.0
@@ -184,7 +190,9 @@ class Daemon:
         first = uplink.found(settings, await aside(uplink.eyes(settings, ())), None)
         interface = first.interface.name
         lan_interfaces = await aside(_lan_interfaces, settings, interface)
-        make = partial(Gateway, policy, first.addresses, random=SystemRandom().randrange)
+        fastpath = self._fastpath(house)
+        read = None if fastpath.reason else fastpath.carried
+        make = partial(Gateway, policy, first.addresses, random=SystemRandom().randrange, carried=read)
         state = _state_file(settings)
         revived_ = revived(make, state, now=loop.time())
         gateway = revived_.gateway
@@ -199,7 +207,15 @@ class Daemon:
             number=gateway.new_stream, report=datapath.stream_event, spawn=self._tasks.create_task
         )
         splices = Splices(number=gateway.new_stream, report=datapath.forward_event)
-        datapath.attach(streams, splices)
+        handover = Handover(
+            fastpath,
+            gateway,
+            datapath.drain,
+            carried=datapath.recovery.carried,
+            required=settings.fastpath.mode == "require",
+        )
+        service.handover = house.enter_context(handover)
+        datapath.attach(streams, splices, handover)
         house.callback(streams.abort_all)
         house.callback(splices.abort_all)
         house.enter_context(Ticker(_LOOK, splices.look))
@@ -208,6 +224,7 @@ class Daemon:
             datapath,
             streams,
             splices,
+            handover,
             lan_interfaces,
             interface,
             settings.sockets.receive_buffer,
@@ -245,7 +262,10 @@ class Daemon:
         house.callback(service.feed.close, "the gateway stops")
         await house.enter_async_context(ControlServer(service, _api_options(self._settings)))
         house.enter_context(Ticker(_REPORT, service.report_drops))
-        privileges.keep_only()
+        if handover.active and needs_privilege():
+            privileges.keep_only(privileges.KEPT | {Capability.CAP_BPF})
+        else:
+            privileges.keep_only()
         self._watcher = Watcher(
             uplink.eyes(settings, lan_interfaces),
             self._follower.changed,
@@ -257,6 +277,18 @@ class Daemon:
         await self._follower.live_in(self._watcher.current, loop.time())
         service.links.changed(uplink.NOWHERE, self._follower.uplink)
         self._follower.listeners.append(service.links.changed)
+
+    def _fastpath(self, house: AsyncExitStack) -> FastPath:
+        """The kernel's fast path, or what stands in its place."""
+        settings = self._settings.config
+        most = settings.limits.sessions * _FLOWS_PER_SESSION
+        fastpath = choose(settings.fastpath.mode, most, instance=settings.name)
+        house.callback(fastpath.close)
+        if fastpath.reason:
+            _log.info("no fast path", reason=fastpath.reason)
+        else:
+            _log.info("fast path in the kernel", flows=most)
+        return fastpath
 
     def _make_follower(self, first: Uplink) -> Follower:
         return Follower(
@@ -282,9 +314,7 @@ class Daemon:
             feed=Feed(clock),
             throttle=logs.Throttle(clock),
             emptied=self._drained.set,
-            fastpath=FastPathStatus(
-                mode=self._settings.config.fastpath.mode, active=False, reason="not built in"
-            ),
+            fastpath_mode=self._settings.config.fastpath.mode,
             started_at=clock(),
         )
 

@@ -25,6 +25,7 @@ from protocols.actions import (
     Destination,
     Drop,
     Examine,
+    Offload,
     Send,
     SessionChanged,
     SessionClosed,
@@ -32,18 +33,23 @@ from protocols.actions import (
     Splice,
     StreamClose,
     StreamWrite,
+    Unload,
 )
 from protocols.addr import show_ip
 from protocols.drops import Reason
 from protocols.events import ForwardEvent, StreamEvent
 from protocols.gateway import Gateway
 from relay.addresses import path_mtu
+from relay.fastpath.handover import Handover
 from relay.recovery import Recovery
 from relay.sockets.burst import Inbox, Outbox
 from relay.sockets.raw import TRANSIENT
 from relay.sockets.splices import Splices
 from relay.sockets.streams import Streams
 from relay.wakeup import Wakeup
+
+#: How often a socket is read before flows are handed to the kernel, at most.
+_ROUNDS = 8
 
 #: An entry of the gateway for packets: ``Gateway.from_lan`` or ``Gateway.from_wan``.
 Entry = Callable[..., Destination | Drop | list[Action]]
@@ -77,6 +83,9 @@ class Datapath:
     recovery: Recovery = field(init=False)
     _streams: Streams = field(init=False)
     _splices: Splices = field(init=False)
+    _handover: Handover = field(init=False)
+    #: By socket, what takes a batch of packets from it; returns how many they were.
+    _drains: dict[str, Callable[[], int]] = field(default_factory=dict)
     _wakeup: Wakeup = field(init=False)
     _queue: deque[Action] = field(default_factory=deque)
     _performing: bool = False
@@ -84,16 +93,20 @@ class Datapath:
     def __post_init__(self) -> None:
         self.recovery = Recovery(self.clock)
 
-    def attach(self, streams: Streams, splices: Splices) -> None:
-        """Use these for what the core asks to be done with connections; to be called once, on the loop."""
+    def attach(self, streams: Streams, splices: Splices, handover: Handover) -> None:
+        """Use these for what the core asks to be done with connections and flows; once, on the loop."""
         self._streams = streams
         self._splices = splices
+        self._handover = handover
         self._wakeup = Wakeup(self._expire)
 
     # -- packets ---------------------------------------------------------------------------------------
 
-    def reader(self, name: str, sock: socket.socket, entry: Entry, *, batch: int) -> Callable[[], None]:
-        """A callback for ``loop.add_reader``: takes ``batch`` packets at a time to the core."""
+    def reader(self, name: str, sock: socket.socket, entry: Entry, *, batch: int) -> Callable[[], int]:
+        """A callback for ``loop.add_reader``: takes ``batch`` packets at a time to the core.
+
+        To be ``released`` when the socket is closed.
+        """
         inbox, outbox = Inbox(sock, batch), Outbox(self.sender, batch)
         buffers, addresses, lengths = inbox.buffers, inbox.addresses, inbox.lengths
         receive, add, clock = inbox.receive, outbox.add, self.clock
@@ -117,14 +130,14 @@ class Datapath:
             count.send_failures += 1
             self.gateway.drops[Reason.SEND_FAILED] += 1
 
-        def drain() -> None:
+        def drain() -> int:
             now = clock()
             try:
                 taken = receive()
             except OSError as error:
                 if error.errno not in TRANSIENT:
                     raise
-                return
+                return 0
             count.packets += taken
             for slot in range(taken):
                 length = lengths[slot]
@@ -136,8 +149,21 @@ class Datapath:
                     send()  # what came before goes before
                     self.perform(verdict)
             send()
+            return taken
 
+        self._drains[name] = drain
         return drain
+
+    def released(self, name: str) -> None:
+        """A socket is about to be closed."""
+        self._drains.pop(name, None)
+
+    def drain(self) -> None:
+        """Take what the sockets hold, so that the kernel overtakes nothing that came before."""
+        for drain in tuple(self._drains.values()):
+            for _ in range(_ROUNDS):
+                if not drain():
+                    break
 
     # -- streams and time ------------------------------------------------------------------------------
 
@@ -185,6 +211,10 @@ class Datapath:
                 self._send(action)
             case Drop():
                 self.observer.dropped(action)
+            case Offload():
+                self._handover.offload(action)
+            case Unload():
+                self._handover.unload(action.flow)
             case SessionOpened() | SessionChanged() | SessionClosed():
                 self.observer.session(action)
 

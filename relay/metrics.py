@@ -10,13 +10,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from protocols.drops import Reason
-from relay.control.daemon import Daemon, Status
+from relay.control.daemon import Counted, Daemon, Status
 
 #: Text format 0.0.4, which every Prometheus reads.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: The one value of the ``datapath`` label so far; packets a kernel fast path carries get another.
+#: Values of the ``datapath`` label: who carried a packet.
 USERSPACE = "userspace"
+KERNEL = "kernel"
+#: Until the kernel is known to have carried anything.
+_NOTHING = Counted(packets=0, octets=0)
 
 
 class GatewayCollector(Collector):
@@ -42,6 +45,7 @@ class GatewayCollector(Collector):
         yield from _recovery(status)
         yield from _sessions(status)
         yield from _traffic(status)
+        yield from _fastpath(status)
         yield from _sockets(status)
         yield _drops(status)
 
@@ -98,10 +102,24 @@ def _traffic(status: Status) -> Iterator[Metric]:
     packets = CounterMetricFamily("vpnmasq_packets", "Data packets carried", labels=labels)
     octets = CounterMetricFamily("vpnmasq_octets", "Octets of data packets carried", labels=labels)
     for direction, counted in status.traffic.items():
-        packets.add_metric([direction, USERSPACE], counted["packets"])
-        octets.add_metric([direction, USERSPACE], counted["octets"])
+        kernel = status.kernel_traffic.get(direction, _NOTHING)
+        packets.add_metric([direction, USERSPACE], counted["packets"] - kernel["packets"])
+        packets.add_metric([direction, KERNEL], kernel["packets"])
+        octets.add_metric([direction, USERSPACE], counted["octets"] - kernel["octets"])
+        octets.add_metric([direction, KERNEL], kernel["octets"])
     yield packets
     yield octets
+
+
+def _fastpath(status: Status) -> Iterator[Metric]:
+    fast = status.fastpath
+    yield GaugeMetricFamily(
+        "vpnmasq_fastpath_active", "1 while the kernel may carry flows", int(fast["active"])
+    )
+    yield GaugeMetricFamily("vpnmasq_fastpath_flows", "Flows that the kernel carries", fast["flows"])
+    yield CounterMetricFamily(
+        "vpnmasq_fastpath_refused", "Flows that the kernel had no room for", fast["refused"]
+    )
 
 
 def _sockets(status: Status) -> Iterator[Metric]:

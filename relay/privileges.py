@@ -41,10 +41,11 @@ class Capability(IntEnum):
     CAP_NET_BIND_SERVICE = 10
     CAP_NET_ADMIN = 12
     CAP_NET_RAW = 13
+    CAP_BPF = 39
 
 
 #: All that stays after setup.
-KEPT: Final = frozenset(Capability)
+KEPT: Final = frozenset(Capability) - {Capability.CAP_BPF}
 
 #: What programs that we start (nft) get, also when we are not root.
 _INHERITED: Final = frozenset({Capability.CAP_NET_ADMIN})
@@ -54,6 +55,7 @@ _PURPOSE: Final = {
     Capability.CAP_NET_ADMIN: "transit traffic is intercepted by policy routing and transparent sockets; "
     "without it only relay style works (masquerade with `listen`, expose with source = 'gateway')",
     Capability.CAP_NET_BIND_SERVICE: "forwarded ports may be below 1024",
+    Capability.CAP_BPF: "the fast path is a program in the kernel; it can do without, if it is not required",
 }
 
 

@@ -27,3 +27,9 @@ class Recovery:
         if self._pending and packets:
             self._pending = False
             self.first_packet = self.clock() - self._since
+
+    def carried(self, last_seen: float) -> None:
+        """The kernel has forwarded packets, of which the last one came at ``last_seen`` (loop's clock)."""
+        if self._pending and last_seen > self._since:
+            self._pending = False
+            self.first_packet = last_seen - self._since

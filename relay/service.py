@@ -14,10 +14,11 @@ from protocols.drops import HELP, Reason
 from protocols.esp.told import Told
 from protocols.gateway import Gateway
 from protocols.policy import Expose, Masquerade, Policy
-from protocols.sessions import Session, State
+from protocols.sessions import Session, State, Traffic
 from relay.control.daemon import Counted, FastPathStatus, Link, RuleStatus, SocketStatus, Status, WanStatus
 from relay.control.feed import Feed, Subscription
 from relay.datapath import Datapath
+from relay.fastpath.handover import Handover
 from relay.holds import PortHolds
 from relay.links import Links
 from relay.logs import Throttle
@@ -52,7 +53,7 @@ class Service:
     throttle: Throttle
     #: Called when the last session has ended.
     emptied: Callable[[], None]
-    fastpath: FastPathStatus
+    fastpath_mode: str
     started_at: float
     state: str = "starting"
     attention: list[str] = field(default_factory=list)
@@ -65,6 +66,7 @@ class Service:
     keeper: Keeper | None = None
     datapath: Datapath = field(init=False)
     station: Station = field(init=False)
+    handover: Handover = field(init=False)
     holds: PortHolds = field(default_factory=PortHolds)
     links: Links = field(init=False)
     _reported: dict[Reason, int] = field(default_factory=dict)
@@ -129,6 +131,7 @@ class Service:
 
     def status(self) -> Status:
         """The state of everything now."""
+        self.handover.look()
         sessions = list(self.gateway.sessions())
         by_rule = Counter(session.rule for session in sessions)
         recovery = self.datapath.recovery
@@ -140,16 +143,18 @@ class Service:
             wan=replace(self.wan, served=recovery.served, first_packet=recovery.first_packet),
             rules=self._rules(by_rule),
             sessions=Counter(session.protocol for session in sessions),
-            fastpath=self.fastpath,
+            fastpath=self._fastpath(),
             waiting=self.summary() if self.wan.address is None else "",
             drops={reason: count for reason, count in self.gateway.drops.items() if count},
             sockets=self._sockets(),
             traffic=self._traffic(sessions),
+            kernel_traffic=_both(self.gateway.offloads.outbound, self.gateway.offloads.inbound),
             attention=self._attention(),
         )
 
     def sessions(self) -> Iterable[Session]:
         """Every session, oldest first."""
+        self.handover.look()
         return self.gateway.sessions()
 
     def kill(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -204,6 +209,16 @@ class Service:
         return self.feed.subscribe()
 
     # -- pieces of the status --------------------------------------------------------------------------
+
+    def _fastpath(self) -> FastPathStatus:
+        handover = self.handover
+        return FastPathStatus(
+            mode=self.fastpath_mode,
+            active=handover.active,
+            reason=handover.reason,
+            flows=handover.carries,
+            refused=handover.refused,
+        )
 
     def _rules(self, sessions: Counter[str]) -> list[RuleStatus]:
         policy = self.policy
@@ -265,12 +280,19 @@ class Service:
 
     def _traffic(self, sessions: list[Session]) -> dict[str, Counted]:
         registry = self.gateway.registry
-        outbound = [registry.carried_outbound, *(session.outbound for session in sessions)]
-        inbound = [registry.carried_inbound, *(session.inbound for session in sessions)]
-        return {
-            name: Counted(packets=sum(t.packets for t in all_), octets=sum(t.octets for t in all_))
-            for name, all_ in (("outbound", outbound), ("inbound", inbound))
-        }
+        outbound, inbound = Traffic(), Traffic()
+        for one in (registry.carried_outbound, *(session.outbound for session in sessions)):
+            outbound.add(one.packets, one.octets, one.last_seen)
+        for one in (registry.carried_inbound, *(session.inbound for session in sessions)):
+            inbound.add(one.packets, one.octets, one.last_seen)
+        return _both(outbound, inbound)
+
+
+def _both(outbound: Traffic, inbound: Traffic) -> dict[str, Counted]:
+    return {
+        name: Counted(packets=traffic.packets, octets=traffic.octets)
+        for name, traffic in (("outbound", outbound), ("inbound", inbound))
+    }
 
 
 def _parties(session: Session) -> dict[str, str]:

@@ -20,6 +20,7 @@ from protocols.policy import TCP, UDP
 from protocols.pptp.codes import PORT
 from relay import others
 from relay.datapath import Datapath
+from relay.fastpath.handover import Handover
 from relay.kernel import KernelError, refused
 from relay.plan import ForwardPlan, Plan
 from relay.sockets import datagrams, gatekeeper, raw
@@ -51,6 +52,7 @@ class Station:
     datapath: Datapath
     streams: Streams
     splices: Splices
+    handover: Handover
     lan_interfaces: Sequence[str]
     wan_interface: str
     receive_buffer: int
@@ -92,6 +94,7 @@ class Station:
         """
         self._leave(interface)
         await self._adapt(interface, plan)
+        self.handover.attach(interface, self._side(interface))
         self._open.add(interface)
         self._guard(plan)
 
@@ -102,6 +105,7 @@ class Station:
 
     def _leave(self, interface: str) -> None:
         self._open.discard(interface)
+        self.handover.detach(interface)
         for known, part in tuple(self._stacks):
             if known == interface:
                 self._shut(interface, part)
@@ -311,6 +315,7 @@ class Station:
         loop.add_reader(sock.fileno(), self.datapath.reader(label, sock, entry, batch=batch))
         self.raw_sockets.append((label, interface, sock))
         stack = self._stacks[interface, part]
+        stack.callback(self.datapath.released, label)
         stack.callback(sock.close)
         stack.callback(loop.remove_reader, sock.fileno())
 

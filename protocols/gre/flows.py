@@ -26,7 +26,8 @@ from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.addr import Ip4
 from protocols.checksum import checksum
 from protocols.gre.codec import FIRST_WORDS
-from protocols.sessions import Traffic
+from protocols.offload import Offloads
+from protocols.sessions import Session, Traffic
 
 #: What a packet is recognised by: its source, destination and Call ID in one integer. One object to
 #: hash and compare instead of four, which is what counts when ten thousand flows do not fit the cache.
@@ -102,7 +103,8 @@ class FlowTable:
     The second index is for ICMP errors, which quote what we sent (RFC 5508 §4.2).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, offloads: Offloads | None = None) -> None:
+        self._offloads = offloads or Offloads()
         self._arriving: dict[Side, dict[FlowKey, Flow]] = {Side.LAN: {}, Side.WAN: {}}
         self._departed: dict[FlowKey, Flow] = {}
         self._senders: Counter[int] = Counter()
@@ -115,11 +117,20 @@ class FlowTable:
     def add(self, flow: Flow) -> None:
         """Let a flow's packets pass. A flow that carries the same as an older one replaces it."""
         self._senders[flow.sender] += 1
-        self._arriving[flow.side][flow.key] = flow
+        arriving = self._arriving[flow.side]
+        replaced = arriving.get(flow.key)
+        if replaced is not None:
+            self._offloads.withdraw(replaced)
+        arriving[flow.key] = flow
         self._departed[flow.sent_as] = flow
+
+    def offer(self, flow: Flow, session: Session) -> None:
+        """Let the kernel carry a flow that is here, if it can: its call stands."""
+        self._offloads.offer(flow, session)
 
     def remove(self, flow: Flow) -> None:
         """Let them pass no longer. What has replaced the flow stays."""
+        self._offloads.withdraw(flow)
         self._senders[flow.sender] -= 1
         if not self._senders[flow.sender]:
             del self._senders[flow.sender]

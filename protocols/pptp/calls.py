@@ -294,6 +294,7 @@ class Calls:
             return []
         session = call.session
         call.state = CallState.ESTABLISHED
+        self._ends.establish(call)
         inside = call.pns if call.pns.leg is inside_leg(connection) else call.pac
         name = "client" if session.role is Role.MASQUERADE else "server"
         ids = {name: inside.own_id, "gateway": inside.shown_id, "peer": call.other(inside).own_id}

@@ -7,7 +7,7 @@ it sees ours. The data flow towards an end carries what was shown and is given b
 from protocols.actions import Side
 from protocols.allocator import CallIds
 from protocols.gre.flows import Flow, FlowTable
-from protocols.pptp.call import Call, End
+from protocols.pptp.call import Call, CallState, End
 from protocols.registry import SessionRegistry
 
 
@@ -40,8 +40,14 @@ class Ends:
         self._close(end)
         end.parked = self._flow(call, end, own_id, end.shown_id)
         if not self.parked:
-            self._open(end)
+            self._open(call, end)
         return True
+
+    def establish(self, call: Call) -> None:
+        """Both ends have agreed: data need not pass here any more."""
+        for end in (call.pns, call.pac):
+            if end.flow is not None:
+                self._flows.offer(end.flow, call.session)
 
     def park(self, call: Call) -> None:
         """Let no data pass until ``resume``."""
@@ -54,7 +60,7 @@ class Ends:
         """Let data pass again, if it was parked."""
         for end in (call.pns, call.pac):
             if end.parked is not None:
-                self._open(end)
+                self._open(call, end)
 
     def adopt(self, call: Call) -> None:
         """Go on with a call of before a restart."""
@@ -94,10 +100,12 @@ class Ends:
         else:
             self._ids.free(to.remote, to.local, shown_id)
 
-    def _open(self, end: End) -> None:
+    def _open(self, call: Call, end: End) -> None:
         assert end.parked is not None
         end.flow, end.parked = end.parked, None
         self._flows.add(end.flow)
+        if call.state is CallState.ESTABLISHED:
+            self._flows.offer(end.flow, call.session)
 
     def _close(self, end: End) -> None:
         end.parked = None

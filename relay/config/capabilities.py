@@ -37,6 +37,9 @@ def needed_capabilities(config: Config) -> dict[str, str]:
     router += [rule.name for rule in config.forward if rule.source == "keep"]
     if router:
         needed["CAP_NET_ADMIN"] = f"policy routing and foreign addresses, for {', '.join(router)}"
+    if config.fastpath.mode == "require":
+        for name in ("CAP_NET_ADMIN", "CAP_BPF"):
+            needed.setdefault(name, 'the fast path (fastpath.mode = "require")')
     first = first_unprivileged_port()
     if low := _low_ports(config, first):
         needed["CAP_NET_BIND_SERVICE"] = f"ports below {first}: {', '.join(low)}"
@@ -53,6 +56,7 @@ def ways() -> tuple[Way, ...]:
             'masquerade without listen, expose with source = "keep"',
             ("CAP_NET_RAW", "CAP_NET_ADMIN"),
         ),
+        Way("fast path", "flows that stand are carried by the kernel", ("CAP_NET_ADMIN", "CAP_BPF")),
         Way("IPsec", "its ports 500 and 4500, in either style", ("CAP_NET_RAW", *low)),
     )
 

@@ -26,6 +26,7 @@ def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Poli
                 pptp="pptp" in rule.proto,
                 ipsec="ipsec" in rule.proto,
                 listen=None if rule.listen is None else parse_ip(rule.listen),
+                fastpath=rule.fastpath,
             )
             for rule in config.masquerade
         ),
@@ -37,6 +38,7 @@ def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Poli
                 pptp="pptp" in rule.proto,
                 ipsec="ipsec" in rule.proto,
                 source=core.Source(rule.source),
+                fastpath=rule.fastpath,
             )
             for rule in config.expose
         ),
@@ -85,9 +87,6 @@ def unserved(settings: Settings) -> list[Problem]:
     for index, entry in enumerate(config.ddns):
         message = f'[[ddns]] "{entry.name}" is not served by this version'
         found.append((("ddns", index), message, "leave it out for now"))
-    if config.fastpath.mode == "require":
-        message = "the kernel fast path is not in this version"
-        found.append((("fastpath", "mode"), message, 'write mode = "auto" for now'))
     return [Problem(settings.sources.where(p), keys.show_path(p), what, advice) for p, what, advice in found]
 
 
@@ -104,6 +103,7 @@ def _forward(rule: Forward) -> core.Forward:
         server_port=int(server_port or port),
         allow=_networks(rule.allow),
         source=core.Source(rule.source),
+        fastpath=rule.fastpath,
     )
 
 

@@ -12,6 +12,7 @@ FIXED = (
     "lan.interfaces",
     "interception.",
     "sockets.",
+    "fastpath.",
     "api.socket",
 )
 

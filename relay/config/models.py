@@ -8,7 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StrictInt, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+)
 
 from relay.config import values
 
@@ -83,6 +92,8 @@ class Masquerade(Table):
     """pptp = tcp/1723 and GRE; ipsec = udp/500, udp/4500 and ESP."""
     listen: Host | None = None
     """Relay style: clients dial this address of ours instead of the peer."""
+    fastpath: StrictBool = True
+    """Whether the kernel may carry its flows (see [fastpath])."""
 
 
 class Expose(Table):
@@ -98,6 +109,8 @@ class Expose(Table):
     """Who may reach it; empty = nobody, and "any" must be written out."""
     source: Literal["keep", "gateway"] = "keep"
     """"keep": the server sees the peer's address; "gateway": it sees ours."""
+    fastpath: StrictBool = True
+    """Whether the kernel may carry its flows (see [fastpath])."""
 
 
 class Forward(Table):
@@ -113,6 +126,8 @@ class Forward(Table):
     """Who may reach it; empty = nobody, and "any" must be written out."""
     source: Literal["keep", "gateway"] = "keep"
     """"keep": the server sees the peer's address; "gateway": it sees ours."""
+    fastpath: StrictBool = True
+    """Whether the kernel may carry its flows (see [fastpath])."""
 
 
 class Ddns(Table):

@@ -66,11 +66,14 @@ class Link:
 
 
 class FastPathStatus(TypedDict):
-    """The kernel fast path; ``reason`` says why it is not active."""
+    """The kernel fast path; ``reason`` says why it is not active, or not for all interfaces."""
 
     mode: str
     active: bool
     reason: str
+    #: Flows that the kernel carries now, and that it had no room for since the start.
+    flows: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,17 @@ class Status:
     #: Sessions per protocol.
     sessions: Mapping[str, int] = field(default_factory=dict)
     fastpath: FastPathStatus = field(
-        default_factory=lambda: FastPathStatus(mode="off", active=False, reason="not built in")
+        default_factory=lambda: FastPathStatus(
+            mode="off", active=False, reason="not built in", flows=0, refused=0
+        )
     )
     #: Drops since the start; reasons without a drop may be left out.
     drops: Mapping[Reason, int] = field(default_factory=dict)
     sockets: Sequence[SocketStatus] = ()
     #: Keys "outbound" and "inbound": data carried since the start, in ended sessions too.
     traffic: Mapping[str, Counted] = field(default_factory=dict)
+    #: What of it the kernel has carried.
+    kernel_traffic: Mapping[str, Counted] = field(default_factory=dict)
     #: What an operator should look at, in whole sentences.
     attention: Sequence[str] = ()
     #: What is waited for while the gateway cannot serve; empty when it is not the public side.

@@ -82,7 +82,7 @@ def session(one: Session, dates: Dates) -> Document:
         "idle_seconds": _span(one.idle_since(), now),
         "packets": {"outbound": one.outbound.packets, "inbound": one.inbound.packets},
         "octets": {"outbound": one.outbound.octets, "inbound": one.inbound.octets},
-        "fastpath": False,
+        "fastpath": one.offloaded > 0,
     }
     match one:
         case EspSession():

@@ -2,6 +2,7 @@
 
     abi       what the program in the kernel and we share
     bpf/      the program (C), built when the package is (contrib/build)
+    handover  moves flows between the sockets and the kernel
     kernel    the fast path itself
     libbpf    loads the program; the only file that knows libbpf
     links     attaches it to interfaces
@@ -39,6 +40,15 @@ class FastPath(Protocol):
         Raises:
             KernelError: the kernel refuses.
         """
+
+    def detach(self, name: str) -> None:
+        """Look at the packets of an interface no longer."""
+
+    def rerouted(self) -> None:
+        """Routes, rules or links have changed: ``follow`` is to be called until it is through."""
+
+    def follow(self) -> bool:
+        """Take some flows to their new ways; whether there are others left."""
 
     def offload(self, number: int, shortcut: Shortcut) -> bool:
         """Carry a flow from now on; False when there is no room for it."""

@@ -36,6 +36,8 @@ COUNTERS: Final = struct.Struct("=QQQI20x")
 COUNTERS_AT: Final = _LEAVES.size + _WAY.size
 HOP_AT: Final = _LEAVES.size
 SLOT_SIZE: Final = COUNTERS_AT + COUNTERS.size
+#: Of memory full of slots, taken as 64-bit integers, those that count packets.
+PACKETS: Final = slice(COUNTERS_AT // 8, None, SLOT_SIZE // 8)
 SLOT_INDEX: Final = struct.Struct("=I")
 #: Native, not just in native order: written as one, for the kernel may be reading it.
 HOP_INDEX: Final = struct.Struct("@H")

@@ -5,12 +5,13 @@ packet finds its slot by the table of flows. So handing over a flow is one syste
 """
 
 import mmap
+import os
+import re
 import socket
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +27,23 @@ from relay.kernel import KernelError
 #: Where the build puts the object.
 OBJECT: Final = Path(__file__).with_name("vpnmasq.bpf.o")
 
-#: Flows looked at in one go: some milliseconds' worth.
-_SLICE: Final = 4096
+#: Flows whose counters are looked at in one go …
+_SLICE: Final = 8192
+#: … and how often that is to be done a second, so that each of 65,536 has its turn.
+LOOKS: Final = 8
 #: Attached by clsact, flows hold this much longer than somebody looks after them, in nanoseconds.
 _LEASE: Final = 5_000_000_000
 _FOREVER: Final = (1 << 64) - 1
 _NANO: Final = 1e-9
+
+#: The kernel since which whoever has a map may change it, without CAP_BPF.
+_OPEN_MAPS: Final = (5, 19)
+
+
+def needs_privilege() -> bool:
+    """Whether CAP_BPF is needed for longer than to load the program."""
+    release = re.findall(r"\d+", os.uname().release)[:2]
+    return tuple(map(int, release)) < _OPEN_MAPS
 
 
 class KernelFastPath:
@@ -58,6 +70,8 @@ class KernelFastPath:
             self._memory = stack.enter_context(
                 mmap.mmap(self._object.map_fd(abi.SLOTS), most * abi.SLOT_SIZE)
             )
+            #: Of all slots, how many packets they have carried.
+            self._carried = stack.enter_context(memoryview(self._memory).cast("Q")[abi.PACKETS])
             self._lease = stack.enter_context(mmap.mmap(self._object.map_fd(abi.LEASE), mmap.PAGESIZE))
             self._routes = Routes()
             stack.callback(self._routes.close)
@@ -69,8 +83,10 @@ class KernelFastPath:
         self._free = deque(range(most))
         self._numbers: dict[int, tuple[int, bytes, Shortcut]] = {}
         self._owners: dict[bytes, int] = {}
-        self._packets: dict[int, int] = {}
-        self._turned: Iterator[int] = iter(())
+        #: By slot: which flow has it, or had it last; and its packets when it was looked at last.
+        self._flow_at = [0] * most
+        self._packets = [0] * most
+        self._next_look = 0
         self.refused = 0
         self._hold(_FOREVER)
 
@@ -92,6 +108,10 @@ class KernelFastPath:
         program = self._object.program_fd(abi.PROGRAMS[side, ethernet])
         self._links.attach(name, interface, program)
 
+    def detach(self, name: str) -> None:
+        """As FastPath."""
+        self._links.detach(name)
+
     # -- flows -----------------------------------------------------------------------------------------
 
     def offload(self, number: int, shortcut: Shortcut) -> bool:
@@ -112,7 +132,8 @@ class KernelFastPath:
             return False
         self._numbers[number] = slot, key, shortcut
         self._owners[key] = number
-        self._packets[number] = 0
+        self._flow_at[slot] = number
+        self._packets[slot] = 0
         return True
 
     def unload(self, number: int) -> None:
@@ -126,7 +147,6 @@ class KernelFastPath:
             del self._owners[key]
             self._library.delete(self._flows, key)
         self._ways.leave(shortcut.target, slot)
-        del self._packets[number]
         self._free.append(slot)
 
     # -- reading back ----------------------------------------------------------------------------------
@@ -144,24 +164,30 @@ class KernelFastPath:
         """As FastPath."""
         if self._links.durable:
             self._hold(time.monotonic_ns() + _LEASE)
-        numbers = list(islice(self._turned, _SLICE))
-        if not numbers:
-            self._turned = iter(list(self._numbers))
-            numbers = list(islice(self._turned, _SLICE))
-        for number in numbers:
-            carried = self.carried(number)
-            if carried is not None and carried[0] != self._packets[number]:
-                self._packets[number] = carried[0]
-                yield number, carried
+        if not self._numbers:
+            return
+        start, known = self._next_look, self._packets
+        seen = self._carried[start : start + _SLICE].tolist()
+        before = known[start : start + _SLICE]
+        self._next_look = (start + _SLICE) if start + _SLICE < len(known) else 0
+        if seen == before:
+            return
+        for slot, packets in enumerate(seen, start):
+            if packets != known[slot]:
+                known[slot] = packets
+                number = self._flow_at[slot]
+                carried = self.carried(number)
+                if carried is not None:
+                    yield number, carried
 
     # -- routes ----------------------------------------------------------------------------------------
 
     def rerouted(self) -> None:
-        """Routes have changed: ``follow`` must be called until it is through."""
+        """As FastPath."""
         self._ways.changed()
 
     def follow(self) -> bool:
-        """Take some flows to their new ways; whether there are others left."""
+        """As FastPath."""
         return self._ways.follow()
 
     def _write_way(self, number: int, way: Way) -> None:

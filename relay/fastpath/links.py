@@ -45,19 +45,18 @@ class Links:
             KernelError: the kernel refuses.
         """
         self.detach(name)
-        fd = self._link(name, interface, program) if self._tcx else None
-        if fd is None:
-            self._library.attach(program, interface, self._handle)
-        self._links[name] = _Link(interface, fd)
-
-    def _link(self, name: str, interface: int, program: int) -> int | None:
-        try:
-            return self._library.link(program, interface)
-        except OSError as error:
-            if error.errno not in _NO_TCX:
-                raise refused(f"attach the fast path to {name}", error.errno) from error
-            self._tcx = False
-            return None
+        if self._tcx:
+            try:
+                self._links[name] = _Link(interface, self._library.link(program, interface))
+                return
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return  # it has gone meanwhile: there is nothing to look at
+                if error.errno not in _NO_TCX:
+                    raise refused(f"attach the fast path to {name}", error.errno) from error
+                self._tcx = False
+        self._library.attach(program, interface, self._handle)
+        self._links[name] = _Link(interface, None)
 
     def detach(self, name: str) -> None:
         """Take the program away from an interface, if it is still there."""

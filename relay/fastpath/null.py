@@ -20,6 +20,16 @@ class NullFastPath:
     def attach(self, name: str, side: Side) -> None:
         """Nothing to attach."""
 
+    def detach(self, name: str) -> None:
+        """Nothing to detach."""
+
+    def rerouted(self) -> None:
+        """Nothing to take elsewhere."""
+
+    def follow(self) -> bool:
+        """Nothing to take elsewhere."""
+        return False
+
     def offload(self, number: int, shortcut: Shortcut) -> bool:
         """Never."""
         return False

@@ -22,6 +22,8 @@ _RTN_UNICAST: Final = 1
 _RTA_DST: Final = 1
 _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
+_RTA_METRICS: Final = 8
+_RTAX_MTU: Final = 2
 _IFLA_MTU: Final = 4
 #: RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE: what may change a way out.
 _GROUPS: Final = 0x1 | 0x40 | 0x80
@@ -77,6 +79,9 @@ class Routes:
         (interface,) = _INDEX.unpack(found[_RTA_OIF])
         gateway = _ADDRESS.unpack(found[_RTA_GATEWAY])[0] if _RTA_GATEWAY in found else 0
         mtu = self._mtu(interface)
+        lower = _attributes(found.get(_RTA_METRICS, b""), 0).get(_RTAX_MTU)
+        if lower is not None:
+            mtu = min(mtu, _INDEX.unpack(lower)[0])
         return Way(interface, gateway, mtu) if mtu else NO_WAY
 
     def forget(self) -> None:

@@ -37,7 +37,8 @@ class Ways:
         #: Number 0 is of none; a number is used anew when nobody has it.
         self._numbers: dict[Way, int] = {NO_WAY: 0}
         self._free = list(range(abi.MOST_HOPS - 1, 0, -1))
-        self._stale: Iterator[Ip4] = iter(())
+        self._stale: Iterator[Ip4] | None = None
+        self._again = False
 
     def enter(self, target: Ip4, slot: int) -> int | None:
         """The number of the way to a flow's target; None when there are too many different ones."""
@@ -60,11 +61,14 @@ class Ways:
     def changed(self) -> None:
         """Routes, rules or interfaces have changed: nothing is sure any more."""
         self._routes.forget()
-        self._stale = iter(list(self._destinations))
+        # A round is finished first: with changes without end the last destinations get their turn, too.
+        self._again = self._stale is not None
+        if self._stale is None:
+            self._stale = iter(list(self._destinations))
 
     def follow(self) -> bool:
         """Look up some more destinations; whether there are others left."""
-        targets = list(islice(self._stale, _SLICE))
+        targets = [] if self._stale is None else list(islice(self._stale, _SLICE))
         for target in targets:
             destination = self._destinations.get(target)
             if destination is None:
@@ -76,7 +80,10 @@ class Ways:
             destination.way = way if number is not None else NO_WAY
             for slot in destination.slots:
                 self._turn(slot, number or 0)
-        return len(targets) == _SLICE
+        if len(targets) < _SLICE:
+            self._stale = iter(list(self._destinations)) if self._again else None
+            self._again = False
+        return self._stale is not None
 
     def _number(self, way: Way) -> int | None:
         number = self._numbers.get(way)

@@ -17,11 +17,11 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="giving up capabilities need
 PROGRAM = """
 import json, subprocess, sys
 from pathlib import Path
-from relay.privileges import Capability, keep_only, missing
+from relay.privileges import KEPT, Capability, keep_only, missing
 exec(sys.argv[1])
 own = Path("/proc/self/status").read_text()
 child = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
-print(json.dumps([own, child, [c.name for c in missing(Capability)]]))
+print(json.dumps([own, child, [c.name for c in missing(KEPT)]]))
 """
 
 NOBODY = 65534

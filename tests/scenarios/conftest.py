@@ -1,4 +1,7 @@
-"""Every story is told with restarts in its middle."""
+"""Stories are told with restarts in their middle, and those of a whole gateway twice.
+
+The second time a kernel carries the data.
+"""
 
 from collections.abc import Iterator
 
@@ -7,9 +10,27 @@ import pytest
 pytest.register_assert_rewrite("tests.scenarios.restarts")
 
 from tests.scenarios import restarts  # noqa: E402
+from tests.scenarios.world import World  # noqa: E402
+
+_WORLDS = ("World", "Arrangement", "ForwardWorld")
 
 
 @pytest.fixture(autouse=True)
 def _restarts() -> Iterator[None]:
+    if World.fast:  # what a kernel carries does not survive its daemon
+        yield
+        return
     with restarts.everywhere():
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lane(request: pytest.FixtureRequest) -> Iterator[None]:
+    World.fast = getattr(request, "param", "") == "kernel"
+    yield
+    World.fast = False
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if any(name in vars(metafunc.module) for name in _WORLDS):
+        metafunc.parametrize("lane", ["user-space", "kernel"], indirect=True, scope="module")

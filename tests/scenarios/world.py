@@ -11,12 +11,14 @@ A story is written as it would be told: a client dials, the server answers, data
 
 import random
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from protocols import ipv4
 from protocols.actions import (
     Action,
     Connect,
     Drop,
+    Offload,
     Send,
     SessionChanged,
     SessionClosed,
@@ -24,6 +26,7 @@ from protocols.actions import (
     Side,
     StreamClose,
     StreamWrite,
+    Unload,
 )
 from protocols.addr import Ip4, Network, parse_ip, show_ip
 from protocols.admission import Addresses
@@ -44,6 +47,7 @@ from protocols.policy import Expose, Limits, Masquerade, Policy, PptpTimers, Sou
 from protocols.pptp import messages
 from protocols.pptp.messages import Message
 from protocols.sessions import Session
+from tests.scenarios.carrier import Carrier
 
 GRE = 47
 
@@ -138,10 +142,19 @@ class Line:
 class World:
     """A gateway, its clock, and what has happened."""
 
+    #: Whether there is a kernel that carries flows.
+    fast: ClassVar[bool] = False
+
     def __init__(self, rules: Policy, *, seed: int = 1) -> None:
         self.now = 1000.0
         self.random = random.Random(seed)
-        self.gateway = Gateway(rules, Addresses(WAN, frozenset({WAN, LAN})), random=self.random.randrange)
+        self.kernel = Carrier()
+        self.gateway = Gateway(
+            rules,
+            Addresses(WAN, frozenset({WAN, LAN})),
+            random=self.random.randrange,
+            carried=self.kernel.read if self.fast else None,
+        )
         self.lines: dict[int, Line] = {}
         self.dialled: list[Connect] = []
         self.sent: list[bytes] = []
@@ -195,6 +208,10 @@ class World:
 
     def packet(self, side: Side, packet: bytes) -> bytes | Reason:
         """Send a whole packet; the packet that leaves the gateway, or why none does."""
+        carried = self.kernel.take(side, packet, self.now)
+        if carried is not None:
+            self.look()
+            return carried
         buffer = bytearray(65536)
         buffer[: len(packet)] = packet
         entry = self.gateway.from_lan if side is Side.LAN else self.gateway.from_wan
@@ -210,6 +227,11 @@ class World:
         if len(self.sent) > sent:
             return self.sent[-1]
         return self.drops[-1].reason
+
+    def look(self) -> None:
+        """Tell the gateway what the kernel has counted."""
+        for flow, carried in self.kernel.counters():
+            self.gateway.counters_seen(flow, carried)
 
     # -- time ------------------------------------------------------------------------------------------
 
@@ -232,7 +254,7 @@ class World:
     # -- what the gateway wants ------------------------------------------------------------------------
 
     def perform(self, actions: list[Action]) -> list[Action]:
-        """Carry out actions."""
+        """Carry out actions; what of them anybody but the kernel can notice."""
         for action in actions:
             match action:
                 case StreamWrite():
@@ -249,6 +271,8 @@ class World:
                     self.sent.append(action.packet)
                 case Drop():
                     self.drops.append(action)
+                case Offload() | Unload():
+                    self.kernel.perform(action)
                 case SessionOpened():
                     self.log.append(f"opened {action.session.id}")
                 case SessionChanged():
@@ -256,7 +280,7 @@ class World:
                 case SessionClosed():
                     self.log.append(f"closed {action.session.id}: {action.why}")
                     self.closed.append(action)
-        return actions
+        return [action for action in actions if not isinstance(action, Offload | Unload)]
 
     def sessions(self) -> list[Session]:
         """The registry."""
@@ -299,6 +323,7 @@ def assert_nothing_left(world: World) -> None:
     assert not gateway._flows._departed
     assert not gateway._flows._senders
     assert world.sessions() == []
+    assert len(world.kernel) == 0
     assert not gateway.registry._hosts
     assert not gateway.registry._initiators
     assert tracker._streams == {}

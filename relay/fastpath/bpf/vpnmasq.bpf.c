@@ -25,13 +25,18 @@
 #define AF_INET 2
 
 /* Whether the way out takes the packet as it is: RFC 1812 4.3.3.3 has user space answer if it does not. */
-static __always_inline int fits(const struct __sk_buff *skb, const struct packet *p, __u16 kind, __u32 mtu)
+static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, __u16 kind, const struct hop *hop)
 {
-	if (!skb->gso_size)
-		return p->total <= mtu;
-	/* Merged datagrams are taken apart again on their way out; nothing else comes merged. */
-	return (kind == KIND_NATT || kind == KIND_UDP) &&
-	       sizeof(struct iphdr) + sizeof(struct udp_header) + skb->gso_size <= mtu;
+	__u32 length = p->total;
+
+	if (skb->gso_size) {
+		/* Merged datagrams are taken apart again on their way out; nothing else comes merged. */
+		if (kind != KIND_NATT && kind != KIND_UDP)
+			return 0;
+		length = sizeof(struct iphdr) + sizeof(struct udp_header) + skb->gso_size;
+	}
+	/* The link itself is asked, too: it may be another one, or gone, before user space has heard of that. */
+	return length <= hop->mtu && !bpf_check_mtu(skb, hop->interface, &length, 0, 0);
 }
 
 static __always_inline void count(const struct __sk_buff *skb, const struct packet *p, struct slot *flow, __u64 now)
@@ -82,7 +87,7 @@ static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 
 
 	if (p.ip->ttl < 2 || p.total < sizeof(struct iphdr) || offset + p.total > skb->len)
 		return PASS;
-	if (ip_sum(p.ip) != 0xffff || parse_payload(&p, flow->kind) || !fits(skb, &p, flow->kind, hop->mtu))
+	if (ip_sum(p.ip) != 0xffff || parse_payload(&p, flow->kind) || !fits(skb, &p, flow->kind, hop))
 		return PASS;
 	if (offset + p.total < skb->len) {
 		/* Ethernet fills up short frames; that is not part of the packet. */

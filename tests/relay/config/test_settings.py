@@ -131,7 +131,6 @@ UNSERVED = [
         "leave it out",
         id="ddns",
     ),
-    pytest.param("fastpath.mode=require", "fastpath.mode", '"auto"', id="fast-path-required"),
 ]
 
 
@@ -159,6 +158,7 @@ def test_differences_are_the_keys_that_changed() -> None:
         "forward[0].server",
         "forward[0].allow",
         "forward[0].source",
+        "forward[0].fastpath",
     ]
 
 
@@ -170,6 +170,7 @@ RESTART = [
     pytest.param("interception.priority=200", id="priority"),
     pytest.param("interception.mark=1", id="mark"),
     pytest.param("sockets.batch=1", id="batch"),
+    pytest.param("fastpath.mode=off", id="fast-path"),
 ]
 
 

@@ -40,7 +40,7 @@ def test_status_has_every_field_of_the_contract(served: Served) -> None:
             {"name": "staff", "role": "masquerade", "protocols": ["pptp"], "sessions": 2, "refused": 2}
         ],
         "sessions": {"pptp": 2},
-        "fastpath": {"mode": "off", "active": False, "reason": "not built in"},
+        "fastpath": {"mode": "off", "active": False, "reason": "not built in", "flows": 0, "refused": 0},
         "traffic": {
             "outbound": {"packets": 120, "octets": 9000},
             "inbound": {"packets": 118, "octets": 12000},

@@ -1,0 +1,164 @@
+"""Moves flows from the sockets to the kernel and back, and brings back what the kernel has counted.
+
+A flow is handed over at the end of a turn of the loop, after its packets that have come so far were taken
+from the sockets: so the kernel overtakes none of them, but for those that come in this very moment.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+import structlog
+
+from protocols.actions import Offload, Shortcut, Side
+from protocols.gateway import Gateway
+from relay.fastpath import FastPath
+from relay.fastpath.kernel import LOOKS, KernelFastPath
+from relay.fastpath.null import NullFastPath
+from relay.fastpath.routes import drained, subscription
+from relay.kernel import KernelError
+from relay.wakeup import Ticker
+
+_log = structlog.get_logger("vpnmasq")
+
+
+def choose(mode: str, most: int, *, instance: str) -> FastPath:
+    """The fast path that this machine allows, by ``fastpath.mode``; ``most``: flows it has room for.
+
+    Raises:
+        KernelError: it is required, and there is none.
+    """
+    if mode == "off":
+        return NullFastPath('switched off (fastpath.mode = "off")')
+    try:
+        return KernelFastPath(most, instance=instance)
+    except KernelError as error:
+        if mode == "require":
+            raise
+        return NullFastPath(str(error))
+
+
+class Handover:
+    """Between a core that decides and a fast path that carries. Use as a context manager on the loop.
+
+    ``drain`` takes from the sockets what is there; ``carried`` is told when the kernel has forwarded packets,
+    with the time of it. ``required``: whether an interface must not do without.
+    """
+
+    def __init__(
+        self,
+        fastpath: FastPath,
+        gateway: Gateway,
+        drain: Callable[[], None],
+        *,
+        carried: Callable[[float], None],
+        required: bool,
+    ) -> None:
+        self._fastpath = fastpath
+        self._gateway = gateway
+        self._drain = drain
+        self._carried = carried
+        self._required = required
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[int, Shortcut] = {}
+        self._following = False
+        self._subscription = None if fastpath.reason else subscription()
+        self._ticker = Ticker(1 / LOOKS, self.look)
+        #: By interface, why the fast path does not see its packets.
+        self.problems: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        if self._subscription is not None:
+            self._loop.add_reader(self._subscription.fileno(), self._rerouted)
+            self._ticker.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pending.clear()
+        if self._subscription is not None:
+            self._ticker.__exit__()
+            self._loop.remove_reader(self._subscription.fileno())
+            self._subscription.close()
+
+    @property
+    def reason(self) -> str:
+        """Why nothing, or not everything, is carried by the kernel; empty when all that can is."""
+        return self._fastpath.reason or "; ".join(self.problems.values())
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a fast path."""
+        return not self._fastpath.reason
+
+    @property
+    def carries(self) -> int:
+        """How many flows the kernel carries now."""
+        return len(self._fastpath)
+
+    @property
+    def refused(self) -> int:
+        """How many it had no room for."""
+        return self._fastpath.refused
+
+    # -- interfaces ------------------------------------------------------------------------------------
+
+    def attach(self, name: str, side: Side) -> None:
+        """Have the kernel look at the packets that arrive on an interface.
+
+        Raises:
+            KernelError: it refuses, and the fast path is required.
+        """
+        self.problems.pop(name, None)
+        try:
+            self._fastpath.attach(name, side)
+        except KernelError as error:
+            if self._required:
+                raise
+            self.problems[name] = str(error)
+            _log.warning("no fast path", interface=name, reason=str(error))
+
+    def detach(self, name: str) -> None:
+        """The interface is used no more."""
+        self.problems.pop(name, None)
+        self._fastpath.detach(name)
+
+    # -- flows -----------------------------------------------------------------------------------------
+
+    def offload(self, action: Offload) -> None:
+        """Hand a flow over soon."""
+        if not self._pending:
+            self._loop.call_soon(self._hand_over)
+        self._pending[action.flow] = action.shortcut
+
+    def unload(self, flow: int) -> None:
+        """Take a flow back at once."""
+        if self._pending.pop(flow, None) is None:
+            self._fastpath.unload(flow)
+
+    def _hand_over(self) -> None:
+        self._drain()
+        pending, self._pending = self._pending, {}
+        for flow, shortcut in pending.items():
+            if not self._fastpath.offload(flow, shortcut):
+                self._gateway.offload_refused(flow)
+
+    def look(self) -> None:
+        """Tell the core what some of the flows have carried; all have their turn within a second."""
+        for flow, carried in self._fastpath.changes():
+            self._gateway.counters_seen(flow, carried)
+            self._carried(carried[2])
+
+    # -- routes ----------------------------------------------------------------------------------------
+
+    def _rerouted(self) -> None:
+        assert self._subscription is not None
+        drained(self._subscription)
+        self._fastpath.rerouted()
+        if not self._following:
+            self._following = True
+            self._loop.call_soon(self._follow)
+
+    def _follow(self) -> None:
+        self._following = self._fastpath.follow()
+        if self._following:
+            self._loop.call_soon(self._follow)
