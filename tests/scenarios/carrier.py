@@ -47,8 +47,7 @@ class Carrier:
 
     def read(self, flow: int) -> Carried | None:
         """What a flow has carried."""
-        slot = self._slots.get(flow)
-        return slot and (slot.packets, slot.octets, slot.last_seen, slot.sequence)
+        return dict(self.counters()).get(flow)
 
     def counters(self) -> list[tuple[int, Carried]]:
         """The same of all of them."""
