@@ -90,8 +90,11 @@ class Gateway:
             random=random,
             observe=self._observed.append,
             esp_alive=self.esp.alive,
+            offloads=self.offloads,
         )
-        self._forwards = Forwards(self._admission, self.registry, self.udp.natt.flows, random=random)
+        self._forwards = Forwards(
+            self._admission, self.registry, self.udp.natt.flows, random=random, offloads=self.offloads
+        )
         self._own_lanes: dict[int, Lane] = {
             ipv4.GRE: GreLane(self._flows),
             ipv4.ESP: EspLane(esp_flows),

@@ -23,6 +23,7 @@ from protocols.ike.header import forwardable
 from protocols.ike.tracker import IkeTracker, Observe
 from protocols.natt.disguise import Disguises
 from protocols.natt.tracker import NattTracker
+from protocols.offload import Offloads
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session
 from protocols.udp import Datagram
@@ -45,12 +46,19 @@ class IpsecUdp:
         random: Random,
         observe: Observe,
         esp_alive: Alive,
+        offloads: Offloads | None = None,
     ) -> None:
         self._admission = admission
         self._esp_alive = esp_alive
         self._disguises = Disguises(random, lambda: admission.policy.ipsec)
         self.natt = NattTracker(
-            admission, registry, self._disguises, random=random, onward=self._onward, observe=observe
+            admission,
+            registry,
+            self._disguises,
+            random=random,
+            onward=self._onward,
+            observe=observe,
+            offloads=offloads,
         )
         self.ike = IkeTracker(
             admission,

@@ -3,10 +3,12 @@
 import struct
 from dataclasses import dataclass, field
 
-from protocols.actions import Destination, Side
+from protocols import ipv4
+from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.addr import Ip4
 from protocols.checksum import checksum
-from protocols.sessions import Traffic
+from protocols.offload import Offloads
+from protocols.sessions import Session, Traffic
 
 #: Source, destination and protocol in one integer.
 FlowKey = int
@@ -55,11 +57,31 @@ class Flow:
         """What they carry when they have left us."""
         return flow_key(self.source, self.target, self.protocol)
 
+    @property
+    def shortcut(self) -> Shortcut:
+        """The flow as the kernel can carry it."""
+        return Shortcut(
+            kind=Kind.IP,
+            protocol=self.protocol,
+            side=self.side,
+            sender=self.sender,
+            addressed=self.addressed,
+            label=0,
+            source=self.source,
+            target=self.target,
+            new_label=0,
+        )
+
+    def add(self, packets: int, octets: int, last_seen: float, _sequence: int = 0) -> None:
+        """Count packets that the kernel has carried."""
+        self.traffic.add(packets, octets, last_seen)
+
 
 class FlowTable:
     """All flows by what their packets carry on arrival, and on departure."""
 
-    def __init__(self) -> None:
+    def __init__(self, offloads: Offloads | None = None) -> None:
+        self._offloads = offloads or Offloads()
         self.lan: dict[FlowKey, Flow] = {}
         self.wan: dict[FlowKey, Flow] = {}
         self._departed: dict[FlowKey, Flow] = {}
@@ -72,8 +94,15 @@ class FlowTable:
         self._arriving(flow)[flow.key] = flow
         self._departed[flow.sent_as] = flow
 
+    def offer(self, flow: Flow, session: Session) -> None:
+        """Let the kernel carry a flow that is here, if it can."""
+        # The kernel knows GRE and ESP by what lies behind their IP header, and these by addresses alone.
+        if flow.protocol not in (ipv4.GRE, ipv4.ESP):
+            self._offloads.offer(flow, session)
+
     def remove(self, flow: Flow) -> None:
         """Let them pass no longer."""
+        self._offloads.withdraw(flow)
         del self._arriving(flow)[flow.key]
         del self._departed[flow.sent_as]
 

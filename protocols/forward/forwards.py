@@ -14,6 +14,7 @@ from protocols.forward.udp import UdpForwards
 from protocols.gre import codec as gre
 from protocols.lanes import IpLane, Lane, TwoLanes
 from protocols.natt.flows import FlowTable
+from protocols.offload import Offloads
 from protocols.policy import TCP, UDP, Policy
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session
@@ -23,12 +24,18 @@ class Forwards:
     """TCP, UDP and whole protocols. ``udp_flows`` is the table of the short lane of UDP."""
 
     def __init__(
-        self, admission: Admission, registry: SessionRegistry, udp_flows: FlowTable, *, random: Random
+        self,
+        admission: Admission,
+        registry: SessionRegistry,
+        udp_flows: FlowTable,
+        *,
+        random: Random,
+        offloads: Offloads,
     ) -> None:
         self._admission = admission
         self._tcp = TcpForwards(admission, registry)
         self._udp = UdpForwards(admission, registry, udp_flows, random=random)
-        self._ip = IpForwards(admission, registry)
+        self._ip = IpForwards(admission, registry, offloads)
         #: Flows of protocols that are forwarded whole.
         self.flows = self._ip.flows
 

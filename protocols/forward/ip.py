@@ -22,6 +22,7 @@ from protocols.drops import Reason
 from protocols.forward.flows import Flow, FlowTable
 from protocols.forward.session import ForwardSession
 from protocols.forward.ways import Way, renewed, rule_at, waits, way
+from protocols.offload import Offloads
 from protocols.policy import ForwardTimers
 from protocols.registry import SessionRegistry
 from protocols.sessions import Role, Session, State
@@ -39,10 +40,12 @@ class Talk:
 class IpForwards:
     """All protocols that are forwarded whole; behind the first packet each way the short lane is open."""
 
-    def __init__(self, admission: Admission, registry: SessionRegistry) -> None:
+    def __init__(
+        self, admission: Admission, registry: SessionRegistry, offloads: Offloads | None = None
+    ) -> None:
         self._admission = admission
         self._registry = registry
-        self.flows = FlowTable()
+        self.flows = FlowTable(offloads)
         self._talks: dict[tuple[int, Ip4], Talk] = {}
         #: By protocol, the neighbour whom the server sees under our public address.
         self._neighbours: dict[int, Ip4] = {}
@@ -91,6 +94,7 @@ class IpForwards:
         if flow is None:
             flow = talk.flows[outbound] = self._flow(talk, outbound=outbound)
             self.flows.add(flow)
+            self.flows.offer(flow, session)
             if len(talk.flows) > 1:
                 session.state = State.ESTABLISHED
                 actions.append(SessionChanged(session))

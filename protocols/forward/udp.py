@@ -219,6 +219,7 @@ class UdpForwards:
         )
         flows[side] = flow
         self._flows.add(flow)
+        self._flows.offer(flow, talk.session)
 
     def _forget(self, talk: Talk, peer: Endpoint, now: float) -> None:
         for flow in talk.endpoints.pop(peer).values():

@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 
 from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.checksum import checksum
-from protocols.sessions import Traffic
+from protocols.offload import Offloads
+from protocols.sessions import Session, Traffic
 from protocols.udp import Endpoint
 
 #: Source, destination and both ports in one integer, as they lie in the packet.
@@ -97,7 +98,7 @@ class Flow:
     def shortcut(self) -> Shortcut:
         """The flow as the kernel can carry it."""
         return Shortcut(
-            kind=Kind.NATT,
+            kind=Kind.UDP if self.plain else Kind.NATT,
             protocol=_UDP,
             side=self.side,
             sender=self.sender[0],
@@ -116,7 +117,8 @@ class Flow:
 class FlowTable:
     """All flows by what their packets carry on arrival, and on departure."""
 
-    def __init__(self) -> None:
+    def __init__(self, offloads: Offloads | None = None) -> None:
+        self._offloads = offloads or Offloads()
         self.lan: dict[FlowKey, Flow] = {}
         self.wan: dict[FlowKey, Flow] = {}
         self._departed: dict[FlowKey, Flow] = {}
@@ -132,8 +134,13 @@ class FlowTable:
         self._arriving(flow)[flow.key] = flow
         self._departed[flow.sent_as] = flow
 
+    def offer(self, flow: Flow, session: Session) -> None:
+        """Let the kernel carry a flow that is here, if it can."""
+        self._offloads.offer(flow, session)
+
     def remove(self, flow: Flow) -> None:
         """Let them pass no longer."""
+        self._offloads.withdraw(flow)
         del self._arriving(flow)[flow.key]
         del self._departed[flow.sent_as]
 

@@ -30,6 +30,7 @@ from protocols.natt.disguise import Disguises, addressee, shown
 from protocols.natt.flows import Flow, FlowTable
 from protocols.natt.mapping import Mapping, NattSession, Talk
 from protocols.natt.mappings import Mappings
+from protocols.offload import Offloads
 from protocols.outstanding import Outstanding
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
@@ -49,6 +50,7 @@ class NattTracker:
         random: Random,
         onward: Onward,
         observe: Observe,
+        offloads: Offloads | None = None,
     ) -> None:
         self._admission = admission
         self._registry = registry
@@ -58,7 +60,7 @@ class NattTracker:
         self._mappings = Mappings(admission, random)
         self._talks: dict[tuple[Ip4, Ip4], dict[Talk, None]] = {}
         self._deadlines: Deadlines[Talk] = Deadlines()
-        self.flows = FlowTable()
+        self.flows = FlowTable(offloads)
         self._outstanding: Outstanding[Talk] = Outstanding(lambda: self._ipsec.most_outstanding)
         #: Datagrams of all time that were keepalives, and IKE messages.
         self.keepalives = 0
@@ -283,6 +285,7 @@ class NattTracker:
         talk.endpoints[peer] = flows
         for flow in flows:
             self.flows.add(flow)
+            self.flows.offer(flow, session)
 
     def _forget(self, talk: Talk, peer: Endpoint, now: float) -> None:
         for flow in talk.endpoints.pop(peer):
