@@ -72,7 +72,7 @@ class Gateway:
             self._admission, self.registry, self._flows, random=random, new_stream=self.new_stream
         )
         self._icmp_rate = TokenBucket(policy.limits.icmp_per_second, policy.limits.icmp_per_second)
-        esp_flows = EspFlowTable()
+        esp_flows = EspFlowTable(self.offloads)
         self.esp = EspTracker(
             self._admission,
             self.registry,

@@ -26,7 +26,8 @@ from protocols import ipv4
 from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.addr import Ip4
 from protocols.checksum import checksum
-from protocols.sessions import Traffic
+from protocols.offload import Offloads
+from protocols.sessions import Session, Traffic
 
 #: What a packet is recognised by: its source, destination and SPI in one integer.
 FlowKey = int
@@ -120,7 +121,8 @@ class FlowTable:
     #: Of the packets whose flows are here.
     protocol: ClassVar[int] = ipv4.ESP
 
-    def __init__(self) -> None:
+    def __init__(self, offloads: Offloads | None = None) -> None:
+        self._offloads = offloads or Offloads()
         self._arriving: dict[Side, dict[FlowKey, Flow]] = {Side.LAN: {}, Side.WAN: {}}
         self._departed: dict[FlowKey, Flow] = {}
         self._senders: Counter[int] = Counter()
@@ -142,11 +144,21 @@ class FlowTable:
             self._senders[flow.sender] += 1
             if key in arriving:
                 self._forget_sender(arriving[key])
+                self._offloads.withdraw(arriving[key])
             arriving[key] = flow
         self.know(flow)
 
+    def offer(self, flow: Flow, session: Session) -> None:
+        """Let the kernel carry a flow that is here, if it can."""
+        self._offloads.offer(flow, session)
+
+    def refresh(self, flow: Flow) -> None:
+        """Count what the kernel has carried of a flow up to now."""
+        self._offloads.refresh(flow)
+
     def hold(self, flow: Flow) -> None:
         """Send its packets through the slow lane again; ICMP errors about it are still translated."""
+        self._offloads.withdraw(flow)
         arriving = self._arriving[flow.side]
         if arriving.get(flow.key) is flow:
             del arriving[flow.key]

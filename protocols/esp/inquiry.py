@@ -74,12 +74,28 @@ class Inquiry:
             return []
         actions: list[Action] = []
         for inbound in list(peer.inbound.values()):
-            if inbound.first_seen >= opening.since and _unanswered(inbound):
+            if inbound.first_seen >= opening.since and self._unanswered(inbound):
                 owner = inbound.owner
                 assert owner is not None
                 actions += self._ledger.widen(inbound, [owner, contact], now=now)
                 self._ledger.watch(inbound, now=now)
         return actions
+
+    def _unanswered(self, inbound: Inbound) -> bool:
+        owner, flow = inbound.owner, inbound.flow
+        if owner is None or flow is None or inbound.told:
+            return False
+        self._ledger.read(owner)
+        last = max((f.last_seen for f in owner.outbound), default=0.0)
+        return last <= inbound.confirmed_at < flow.last_seen - _DOUBT_AFTER / 2
+
+    def begins_anew(self, inbound: Inbound, sequence: int) -> bool:
+        """Whether a confirmed SPI's numbers start over: a new Security Association uses it."""
+        flow = inbound.flow
+        if flow is None or inbound.told or sequence >= FIRST_FEW:
+            return False
+        self._ledger.flows.refresh(flow)
+        return posterior.FRESH_UP_TO < flow.sequence < _WRAPS_FROM
 
     def reused(self, inbound: Inbound, *, now: float) -> list[Action]:
         """A confirmed SPI is used for a new Security Association: whose may be another host's."""
@@ -99,22 +115,3 @@ def _bucket(peer: Peer) -> TokenBucket:
     if peer.joint is None:
         peer.joint = TokenBucket(_JOINT_PER_SECOND, _JOINT_AT_ONCE)
     return peer.joint
-
-
-def begins_anew(inbound: Inbound, sequence: int) -> bool:
-    """Whether a confirmed SPI's numbers start over: a new Security Association uses it."""
-    flow = inbound.flow
-    return (
-        flow is not None
-        and not inbound.told
-        and sequence < FIRST_FEW
-        and posterior.FRESH_UP_TO < flow.sequence < _WRAPS_FROM
-    )
-
-
-def _unanswered(inbound: Inbound) -> bool:
-    owner, flow = inbound.owner, inbound.flow
-    if owner is None or flow is None or inbound.told:
-        return False
-    last = max((f.last_seen for f in owner.outbound), default=0.0)
-    return last <= inbound.confirmed_at < flow.last_seen - _DOUBT_AFTER / 2

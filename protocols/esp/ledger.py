@@ -169,10 +169,24 @@ class Ledger:
             self.flows.know(flow)
         for flow in inbound:
             flow.addressed = wan
-            self.flows.add(flow)
+            self._pass(contact, flow)
         for opening in contact.openings:
             if opening.outbound is not None and opening.inbound is not None:
-                self.flows.add(opening.outbound)
+                self._pass(contact, opening.outbound)
+
+    def _pass(self, contact: Contact, flow: Flow) -> None:
+        """Let a flow's packets pass without a look, here and in the kernel."""
+        assert contact.session is not None
+        self.flows.add(flow)
+        self.flows.offer(flow, contact.session)
+
+    def read(self, contact: Contact) -> None:
+        """Count what the kernel has carried of the contact's flows: what they do is evidence."""
+        for flow in contact.outbound:
+            self.flows.refresh(flow)
+        for inbound in contact.inbound:
+            if inbound.flow is not None:
+                self.flows.refresh(inbound.flow)
 
     def refresh(self, contact: Contact) -> list[Action]:
         """Bring the session up to date with what is known; an action if its state changed."""
@@ -204,6 +218,7 @@ class Ledger:
     def add_outbound(self, contact: Contact, spi: int, *, fresh: bool, now: float) -> Flow:
         """Enter a new outbound SPI of a contact that has a session."""
         if len(contact.outbound) >= MOST_OUTBOUND:
+            self.read(contact)
             oldest = min(contact.outbound, key=lambda flow: flow.last_seen)
             self.drop_outbound(contact, oldest)
         session, relation = contact.session, contact.relation
@@ -228,7 +243,7 @@ class Ledger:
         opening.outbound = flow
         self.flows.know(flow)
         if opening.inbound is not None:
-            self.flows.add(flow)
+            self._pass(contact, flow)
         return flow
 
     def drop_outbound(self, contact: Contact, flow: Flow) -> None:
@@ -303,7 +318,7 @@ class Ledger:
         contact.inbound = (*contact.inbound, inbound)
         self._attach(contact, inbound, opening, now)
         contact.rest()
-        self.flows.add(flow)
+        self._pass(contact, flow)
         actions += self.refresh(contact)
         for rival in rivals:
             actions += self.refresh(rival)
@@ -320,7 +335,7 @@ class Ledger:
             watcher.file(contact, opening)
         opening.inbound = inbound
         if opening.outbound is not None:
-            self.flows.add(opening.outbound)
+            self._pass(contact, opening.outbound)
 
     def widen(self, inbound: Inbound, contacts: list[Contact], *, now: float) -> list[Action]:
         """Take a confirmed SPI back: somebody else may own it."""

@@ -62,6 +62,7 @@ class Lifetimes:
             else:
                 ledger.deadlines.file(contact, seen + settings.memory)
             return []
+        ledger.read(contact)
         seen = max(contact.esp_seen(), self._alive(contact.host, contact.peer.address) or contact.since)
         idle = now - settings.lifetime
         if seen <= idle:

@@ -98,6 +98,8 @@ class EspTracker:
         out = flow.carry(packet, header, now=now)
         flow.sequence = sequence
         contact.sampled += 1
+        if contact.peer.open:
+            self.ledger.read(contact)
         for inbound in watcher.sent(contact, now=now):
             actions += self._inquiry.judge(inbound, now=now)
         actions += self._inquiry.doubt(contact, flow, now=now)
@@ -165,7 +167,7 @@ class EspTracker:
             if isinstance(unknown, Drop):
                 return [unknown]
             inbound, to, actions = unknown
-        elif inquiry.begins_anew(inbound, sequence):
+        elif self._inquiry.begins_anew(inbound, sequence):
             actions = self._inquiry.reused(inbound, now=now)
         if inbound is None:
             if not to:
@@ -226,6 +228,7 @@ class EspTracker:
         inbound.octets += header.total_length
         inbound.sequence = sequence
         for contact in inbound.evidence:
+            self.ledger.read(contact)
             contact.sample(now)
             if contact.session is not None:
                 contact.session.last_seen = now
