@@ -9,15 +9,17 @@ import pytest
 
 pytest.register_assert_rewrite("tests.scenarios.restarts")
 
+from tests.protocols.esp.house import House  # noqa: E402
 from tests.scenarios import restarts  # noqa: E402
+from tests.scenarios.forwardworld import ForwardWorld  # noqa: E402
 from tests.scenarios.world import World  # noqa: E402
 
-_WORLDS = ("World", "Arrangement", "ForwardWorld")
+_WORLDS = ("World", "Arrangement", "House")
 
 
 @pytest.fixture(autouse=True)
 def _restarts() -> Iterator[None]:
-    if World.fast:  # what a kernel carries does not survive its daemon
+    if World.in_kernel:  # what a kernel carries does not survive its daemon
         yield
         return
     with restarts.everywhere():
@@ -26,9 +28,11 @@ def _restarts() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def lane(request: pytest.FixtureRequest) -> Iterator[None]:
-    World.fast = getattr(request, "param", "") == "kernel"
+    for world in (World, ForwardWorld, House):
+        world.in_kernel = getattr(request, "param", "") == "kernel"
     yield
-    World.fast = False
+    for world in (World, ForwardWorld, House):
+        world.in_kernel = False
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,9 +2,20 @@
 
 import random
 from dataclasses import dataclass
+from typing import ClassVar
 
 from protocols import ipv4
-from protocols.actions import Action, Drop, Send, SessionChanged, SessionClosed, SessionOpened, Side
+from protocols.actions import (
+    Action,
+    Drop,
+    Offload,
+    Send,
+    SessionChanged,
+    SessionClosed,
+    SessionOpened,
+    Side,
+    Unload,
+)
 from protocols.addr import Ip4, Network
 from protocols.admission import Addresses
 from protocols.drops import Reason
@@ -12,6 +23,7 @@ from protocols.forward.session import ForwardSession
 from protocols.gateway import Gateway
 from protocols.policy import Forward, Policy
 from protocols.udp import Datagram, Endpoint
+from tests.scenarios.carrier import Carrier
 from tests.scenarios.world import LAN, LAN_NETWORK, PEER, PEER_2, SERVER, WAN
 
 ALLOWED = (Network(PEER, 0xFFFFFFFF), Network(PEER_2, 0xFFFFFFFF), Network.parse("10.0.0.0/24"))
@@ -35,13 +47,23 @@ class Got:
 class ForwardWorld:
     """A gateway on a clock that is a number."""
 
+    #: Whether there is a kernel that carries flows; a packet that it carries has taken the short lane, too.
+    in_kernel: ClassVar[bool] = False
+
     def __init__(self, rules: Policy) -> None:
         self.now = 1000.0
-        self.gateway = Gateway(rules, OURS, random=random.Random(1).randrange)
+        self.kernel = Carrier()
+        read = self.kernel.read if self.in_kernel else None
+        self.gateway = Gateway(rules, OURS, random=random.Random(1).randrange, carried=read)
         self.events: list[SessionOpened | SessionChanged | SessionClosed] = []
 
     def packet(self, side: Side, whole: bytes) -> tuple[bytes, bool] | Reason:
         """A packet arrives; what leaves and whether on the short lane, or why nothing does."""
+        carried = self.kernel.take(side, whole, self.now)
+        if carried is not None:
+            for flow, counted in self.kernel.counters():
+                self.gateway.counters_seen(flow, counted)
+            return carried, True
         buffer = bytearray(whole) + bytearray(64)
         entry = self.gateway.from_lan if side is Side.LAN else self.gateway.from_wan
         verdict = entry(buffer, len(whole), now=self.now)
@@ -56,6 +78,9 @@ class ForwardWorld:
         return (sends[0], False) if sends and not drops else drops[0]
 
     def note(self, actions: list[Action]) -> list[Action]:
+        for action in actions:
+            self.kernel.perform(action)
+        actions = [action for action in actions if not isinstance(action, Offload | Unload)]
         self.events += [a for a in actions if isinstance(a, SessionOpened | SessionChanged | SessionClosed)]
         return actions
 

@@ -4,16 +4,36 @@ from dataclasses import replace
 
 import pytest
 
+from protocols.actions import Side
 from protocols.drops import Reason
-from protocols.policy import Policy
+from protocols.esp.codec import Esp
+from protocols.ike.natt import KEEPALIVE
+from protocols.policy import Forward, Policy
 from protocols.pptp import messages
 from tests.scenarios.arrangements import Arrangement, in_every_arrangement
-from tests.scenarios.world import CLIENT, PEER, STAFF, WAN, World, assert_nothing_left, policy
+from tests.scenarios.forwardworld import ForwardWorld, Got
+from tests.scenarios.forwardworld import policy as forwarding
+from tests.scenarios.test_forward_ip import FWZ, GRE
+from tests.scenarios.test_forward_udp import DNS
+from tests.scenarios.test_ipsec import RULES as IPSEC
+from tests.scenarios.test_ipsec import ends, esp_packet, natt, tunnel, udp
+from tests.scenarios.world import (
+    CLIENT,
+    CLIENT_2,
+    PEER,
+    SERVER,
+    STAFF,
+    WAN,
+    World,
+    assert_nothing_left,
+    policy,
+)
 
 
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "fast", True)
+    monkeypatch.setattr(World, "in_kernel", True)
+    monkeypatch.setattr(ForwardWorld, "in_kernel", True)
 
 
 @in_every_arrangement
@@ -84,3 +104,56 @@ def test_no_call_is_the_kernels_while_there_is_no_address() -> None:
     assert world.gre(world.lines[1].side, CLIENT, PEER, server_id) in (Reason.NO_ADDRESS, Reason.CALL_ENDED)
     world.move(WAN)
     assert len(world.kernel) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "carried"),
+    [
+        pytest.param(DNS, 2, id="udp"),
+        pytest.param(FWZ, 2, id="protocol"),
+        # Of GRE and ESP the kernel wants to know more than addresses.
+        pytest.param(GRE, 0, id="gre"),
+    ],
+)
+def test_what_is_forwarded_is_the_kernels_after_the_first_packet_each_way(
+    rule: Forward, carried: int
+) -> None:
+    house = ForwardWorld(forwarding(rule))
+    for packets in (1, 2):
+        if rule is DNS:
+            out = house.udp(Side.WAN, (PEER, 40000), (WAN, 53), b"four")
+            back = house.udp(Side.LAN, (SERVER, 5353), (PEER, 40000), b"four")
+        else:
+            out = house.ip(Side.WAN, PEER, WAN, b"some data", protocol=rule.protocol)
+            back = house.ip(Side.LAN, SERVER, PEER, b"some data", protocol=rule.protocol)
+        assert isinstance(out, Got)
+        assert isinstance(back, Got)
+        (session,) = house.sessions
+        assert (session.inbound.packets, session.outbound.packets) == (packets, packets)
+    assert (len(house.kernel), house.kernel.packets) == (carried, carried)
+    house.note(house.gateway.kill([session.id], now=house.now))
+    assert len(house.kernel) == 0
+
+
+def test_esp_in_udp_is_the_kernels_and_ike_beside_it_is_not() -> None:
+    world = World(IPSEC)
+    session = natt(world)
+    assert (len(world.kernel), session.offloaded) == (2, 2)
+    data = Esp(0x3000, 2, b"data").to_bytes()
+    assert isinstance(udp(world, Side.LAN, (CLIENT, 4500), (PEER, 4500), data), bytes)
+    assert world.kernel.packets == 1
+    before = session.outbound.packets
+    assert isinstance(udp(world, Side.LAN, (CLIENT, 4500), (PEER, 4500), KEEPALIVE), bytes)
+    assert (world.kernel.packets, session.outbound.packets) == (1, before + 1)
+
+
+def test_confirmed_esp_is_the_kernels_both_ways() -> None:
+    world = World(IPSEC)
+    tunnel(world, CLIENT, 0xA1, 0x1000)
+    tunnel(world, CLIENT_2, 0xB1, 0x2000)
+    assert len(world.kernel) == 4
+    before = world.kernel.packets
+    for host, spi in ((CLIENT, 0x1000), (CLIENT_2, 0x2000)):
+        assert ends(world.packet(Side.LAN, esp_packet(host, PEER, spi, 50))) == (WAN, PEER)
+        assert ends(world.packet(Side.WAN, esp_packet(PEER, WAN, spi + 1, 50))) == (PEER, host)
+    assert world.kernel.packets == before + 4

@@ -143,7 +143,7 @@ class World:
     """A gateway, its clock, and what has happened."""
 
     #: Whether there is a kernel that carries flows.
-    fast: ClassVar[bool] = False
+    in_kernel: ClassVar[bool] = False
 
     def __init__(self, rules: Policy, *, seed: int = 1) -> None:
         self.now = 1000.0
@@ -153,7 +153,7 @@ class World:
             rules,
             Addresses(WAN, frozenset({WAN, LAN})),
             random=self.random.randrange,
-            carried=self.kernel.read if self.fast else None,
+            carried=self.kernel.read if self.in_kernel else None,
         )
         self.lines: dict[int, Line] = {}
         self.dialled: list[Connect] = []

@@ -2,9 +2,10 @@
 
 import random
 from collections import Counter
+from typing import ClassVar
 
 from protocols import ipv4
-from protocols.actions import Action, Drop, Send, SessionClosed
+from protocols.actions import Action, Drop, Send, SessionClosed, Side
 from protocols.addr import Ip4, Network, parse_ip
 from protocols.admission import Addresses, Admission
 from protocols.drops import Reason
@@ -14,8 +15,10 @@ from protocols.esp.flows import FlowTable, forward
 from protocols.esp.tracker import EspTracker
 from protocols.icmp import IcmpError
 from protocols.ike.observation import IkeObserved
+from protocols.offload import Offloads
 from protocols.policy import Expose, Ipsec, Limits, Masquerade, Pairing, Policy, Source
 from protocols.registry import SessionRegistry
+from tests.scenarios.carrier import Carrier
 
 WAN = parse_ip("200.200.200.200")
 LAN = parse_ip("10.0.0.1")
@@ -52,12 +55,17 @@ def rules(*given: Masquerade | Expose, ipsec: Ipsec | None = None, limits: Limit
 class House:
     """A tracker, its clock, and what has happened."""
 
+    #: Whether there is a kernel that carries flows. What it counts is read when the tracker asks for it.
+    in_kernel: ClassVar[bool] = False
+
     def __init__(self, policy: Policy | None = None, *, wan: Ip4 | None = WAN) -> None:
         self.now = 1000.0
         chance = random.Random(1)
         self.admission = Admission(policy or rules(), Addresses(wan, frozenset({LAN, WAN})))
         self.registry = SessionRegistry(self.admission.policy.limits, chance.randrange)
-        self.flows = FlowTable()
+        self.kernel = Carrier()
+        self.offloads = Offloads(self.kernel.read if self.in_kernel else None)
+        self.flows = FlowTable(self.offloads)
         self.ike_alive: dict[tuple[Ip4, Ip4], float] = {}
         self.answers: list[IcmpError] = []
         self.tracker = EspTracker(
@@ -102,6 +110,10 @@ class House:
 
     def through(self, packet: bytes, *, inside: bool) -> list[bytes]:
         """What leaves when a packet arrives on one side, by either lane."""
+        carried = self.kernel.take(Side.LAN if inside else Side.WAN, packet, self.now)
+        if carried is not None:
+            self.log = []
+            return [carried]
         buffer = bytearray(packet)
         flows = self.flows.lan if inside else self.flows.wan
         destination = forward(flows, buffer, len(packet), self.now)
@@ -113,6 +125,8 @@ class House:
 
     def perform(self, actions: list[Action]) -> list[bytes]:
         """Carry out actions; the packets sent."""
+        for move in self.offloads.take():
+            self.kernel.perform(move)
         self.log = actions
         self.drops += [a for a in actions if isinstance(a, Drop)]
         self.closed += [a.why for a in actions if isinstance(a, SessionClosed)]
