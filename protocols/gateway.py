@@ -390,6 +390,10 @@ class Gateway:
 
     # -- the kernel ------------------------------------------------------------------------------------
 
+    def settled(self, actions: list[Action]) -> list[Action]:
+        """Actions that a part of us has returned, with what has become of flows in the kernel."""
+        return self._count(actions)
+
     def offload_refused(self, flow: int) -> None:
         """The kernel has no room for a flow that an Offload was about: its packets stay ours."""
         self.offloads.refused(flow)

@@ -173,14 +173,16 @@ class Service:
         told = self.gateway.esp.tell(peer, spi, host, lifetime=lifetime, now=self.clock())
         if isinstance(told, Reason):
             return told
-        self.datapath.perform(told)
+        self.datapath.perform(self.gateway.settled(told))
         self._changed()
         return None
 
     def untell(self, peer: Ip4, spi: int) -> bool:
         """Believe a told pair no longer."""
         self._changed()
-        return self.gateway.esp.untell(peer, spi)
+        known = self.gateway.esp.untell(peer, spi)
+        self.datapath.perform(self.gateway.settled([]))
+        return known
 
     async def link_changed(self, event: str, link: Link) -> bool:
         """A hook says that a link is "up" or "down"."""

@@ -169,12 +169,12 @@ class Ledger:
             self.flows.know(flow)
         for flow in inbound:
             flow.addressed = wan
-            self._pass(contact, flow)
+            self.carry(contact, flow)
         for opening in contact.openings:
             if opening.outbound is not None and opening.inbound is not None:
-                self._pass(contact, opening.outbound)
+                self.carry(contact, opening.outbound)
 
-    def _pass(self, contact: Contact, flow: Flow) -> None:
+    def carry(self, contact: Contact, flow: Flow) -> None:
         """Let a flow's packets pass without a look, here and in the kernel."""
         assert contact.session is not None
         self.flows.add(flow)
@@ -243,7 +243,7 @@ class Ledger:
         opening.outbound = flow
         self.flows.know(flow)
         if opening.inbound is not None:
-            self._pass(contact, flow)
+            self.carry(contact, flow)
         return flow
 
     def drop_outbound(self, contact: Contact, flow: Flow) -> None:
@@ -318,7 +318,7 @@ class Ledger:
         contact.inbound = (*contact.inbound, inbound)
         self._attach(contact, inbound, opening, now)
         contact.rest()
-        self._pass(contact, flow)
+        self.carry(contact, flow)
         actions += self.refresh(contact)
         for rival in rivals:
             actions += self.refresh(rival)
@@ -335,7 +335,7 @@ class Ledger:
             watcher.file(contact, opening)
         opening.inbound = inbound
         if opening.outbound is not None:
-            self._pass(contact, opening.outbound)
+            self.carry(contact, opening.outbound)
 
     def widen(self, inbound: Inbound, contacts: list[Contact], *, now: float) -> list[Action]:
         """Take a confirmed SPI back: somebody else may own it."""

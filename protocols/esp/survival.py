@@ -65,7 +65,7 @@ class Survival:
             ledger.flows.know(flow)
         for opening in contact.openings:
             if opening.outbound is not None and opening.inbound is not None:
-                ledger.flows.add(opening.outbound)
+                ledger.carry(contact, opening.outbound)
 
     def _inbound(self, inbound: Inbound) -> None:
         if inbound.owner is None:
@@ -73,7 +73,7 @@ class Survival:
             return
         inbound.close()
         if inbound.flow is not None and not inbound.owner.parked:
-            self._ledger.flows.add(inbound.flow)
+            self._ledger.carry(inbound.owner, inbound.flow)
 
     def _tell(self, pairs: list[Told]) -> None:
         for told in pairs:

@@ -236,6 +236,7 @@ class IpForwards:
             self._neighbours[protocol] = talk.way.peer
         for flow in talk.flows.values():
             self.flows.add(flow)
+            self.flows.offer(flow, talk.session)
         self._deadlines.file(talk, talk.session.idle_since() + self._timers.ip)
 
     # -- time ------------------------------------------------------------------------------------------

@@ -289,6 +289,7 @@ class UdpForwards:
         for flows in talk.endpoints.values():
             for flow in flows.values():
                 self._flows.add(flow)
+                self._flows.offer(flow, talk.session)
         self._deadlines.file(talk, talk.session.idle_since() + self._timers.udp)
 
     # -- time ------------------------------------------------------------------------------------------

@@ -381,6 +381,7 @@ class NattTracker:
             for flows in talk.endpoints.values():
                 for flow in flows:
                     self.flows.add(flow)
+                    self.flows.offer(flow, talk.session)
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -70,6 +70,8 @@ class Ends:
                 self._ids.reserve(to.remote, to.local, end.shown_id)
             if end.flow is not None:
                 self._flows.add(end.flow)
+                if call.state is CallState.ESTABLISHED:
+                    self._flows.offer(end.flow, call.session)
 
     def may_adopt(self, call: Call) -> bool:
         """Whether nobody else was shown its IDs."""
