@@ -185,8 +185,8 @@ class Ledger:
         for flow in contact.outbound:
             self.flows.refresh(flow)
         for inbound in contact.inbound:
-            if inbound.flow is not None:
-                self.flows.refresh(inbound.flow)
+            assert inbound.flow is not None
+            self.flows.refresh(inbound.flow)
 
     def refresh(self, contact: Contact) -> list[Action]:
         """Bring the session up to date with what is known; an action if its state changed."""

@@ -37,4 +37,5 @@ def lane(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if any(name in vars(metafunc.module) for name in _WORLDS):
-        metafunc.parametrize("lane", ["user-space", "kernel"], indirect=True, scope="module")
+        lanes = getattr(metafunc.module, "LANES", ("user-space", "kernel"))
+        metafunc.parametrize("lane", lanes, indirect=True, scope="module")

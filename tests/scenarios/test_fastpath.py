@@ -29,11 +29,7 @@ from tests.scenarios.world import (
     policy,
 )
 
-
-@pytest.fixture(autouse=True)
-def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "in_kernel", True)
-    monkeypatch.setattr(ForwardWorld, "in_kernel", True)
+LANES = ("kernel",)
 
 
 @in_every_arrangement
@@ -157,3 +153,13 @@ def test_confirmed_esp_is_the_kernels_both_ways() -> None:
         assert ends(world.packet(Side.LAN, esp_packet(host, PEER, spi, 50))) == (WAN, PEER)
         assert ends(world.packet(Side.WAN, esp_packet(PEER, WAN, spi + 1, 50))) == (PEER, host)
     assert world.kernel.packets == before + 4
+
+
+def test_an_owner_that_we_are_told_of_is_the_kernels_at_once() -> None:
+    world = World(IPSEC)
+    assert ends(world.packet(Side.LAN, esp_packet(CLIENT, PEER, 0x1000, 1))) == (WAN, PEER)
+    told = world.gateway.esp.tell(PEER, 0x1001, CLIENT, lifetime=60.0, now=world.now)
+    assert isinstance(told, list)
+    world.perform(world.gateway.settled(told))
+    assert ends(world.packet(Side.WAN, esp_packet(PEER, WAN, 0x1001, 9))) == (PEER, CLIENT)
+    assert world.kernel.packets == 1

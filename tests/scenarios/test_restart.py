@@ -20,6 +20,7 @@ from protocols.snapshot import Snapshot, snapshot
 from protocols.snapshot.graph import SnapshotError
 from tests.protocols.esp.house import ALICE, BOB, PEER_2, House
 from tests.scenarios import restarts
+from tests.scenarios.carrier import Carrier
 from tests.scenarios.forwardworld import OURS, ForwardWorld, Got
 from tests.scenarios.forwardworld import policy as forward_policy
 from tests.scenarios.restarts import written
@@ -46,7 +47,10 @@ def restart(world: World, *lines: Line, rules: Policy | None = None, wan: int | 
     taken = written(world.gateway.snapshot(now=world.now))
     admission = world.gateway._admission
     addresses = admission.addresses if wan == WAN else Addresses(wan, frozenset({wan}))  # type: ignore[arg-type]
-    world.gateway = Gateway(rules or admission.policy, addresses, random=world.random.randrange)
+    world.kernel = Carrier()
+    world.gateway = Gateway(
+        rules or admission.policy, addresses, random=world.random.randrange, carried=world.read
+    )
     for line in world.lines.values():
         if line not in lines and line.closed is None:
             line.closed = "lost"

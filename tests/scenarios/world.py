@@ -43,6 +43,7 @@ from protocols.events import (
 )
 from protocols.gateway import Gateway
 from protocols.gre.codec import EnhancedGre
+from protocols.offload import Read
 from protocols.policy import Expose, Limits, Masquerade, Policy, PptpTimers, Source
 from protocols.pptp import messages
 from protocols.pptp.messages import Message
@@ -153,7 +154,7 @@ class World:
             rules,
             Addresses(WAN, frozenset({WAN, LAN})),
             random=self.random.randrange,
-            carried=self.kernel.read if self.in_kernel else None,
+            carried=self.read,
         )
         self.lines: dict[int, Line] = {}
         self.dialled: list[Connect] = []
@@ -161,6 +162,11 @@ class World:
         self.drops: list[Drop] = []
         self.log: list[str] = []
         self.closed: list[SessionClosed] = []
+
+    @property
+    def read(self) -> Read | None:
+        """Asks the kernel what it has carried of a flow; None if there is none."""
+        return self.kernel.read if self.in_kernel else None
 
     # -- streams ---------------------------------------------------------------------------------------
 
