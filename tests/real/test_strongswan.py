@@ -140,17 +140,23 @@ def lab() -> Iterator[Lab]:
         gateway.stop()
 
 
-def pings(*ways: tuple[Strongswan, str], count: int = 10) -> list[int]:
-    """Ping at the same time; return how many answers each did not get."""
-    started = [ping(one.host, target, count) for one, target in ways]
-    return [one.lost() for one in started]
+#: Answers that busy guests may lose by themselves, of those to ten pings: their queues are short.
+FEW: Final = 2
+
+
+def answered(lab: Lab, *ways: tuple[Strongswan, str]) -> None:
+    """Check that pings are answered, and that the gateway lost nothing of what it got."""
+    with capturing(lab.network.gw, "any", "udp port 4500") as capture:
+        started = [ping(one.host, target) for one, target in ways]
+        assert all(one.lost() <= FEW for one in started)
+        all_esp_crossed(capture, WAN_ADDRESS)
 
 
 def test_four_clients_of_one_server_beside_pptp(lab: Lab) -> None:
     before = lab.gateway.drops()
     with lab.calls(), lab.tunnels("t", *lab.clients):
-        assert pings(*((client, SERVER_INSIDE) for client in lab.clients)) == [0] * 4
-        assert pings(*((lab.server, client.inside) for client in lab.clients)) == [0] * 4
+        answered(lab, *((client, SERVER_INSIDE) for client in lab.clients))
+        answered(lab, *((lab.server, client.inside) for client in lab.clients))
         lab.transfers(*((client, lab.server) for client in lab.clients))
         assert lab.clients_of("natt") == set(CLIENTS)
         assert lab.gateway.drops() == before
@@ -159,7 +165,7 @@ def test_four_clients_of_one_server_beside_pptp(lab: Lab) -> None:
 def test_rekeys_from_both_ends_while_traffic_flows(lab: Lab) -> None:
     one, two = clients = lab.clients[:2]
     with lab.tunnels("t", *clients):
-        assert pings(*((client, SERVER_INSIDE) for client in clients)) == [0, 0]
+        answered(lab, *((client, SERVER_INSIDE) for client in clients))
         before = lab.gateway.drops()
         # Peers may lose some in a rekey: an end has keys a moment before the other has them (RFC 7296 §2.8).
         # The gateway may not.
@@ -172,20 +178,20 @@ def test_rekeys_from_both_ends_while_traffic_flows(lab: Lab) -> None:
             assert all(one.lost() <= 3 for one in pinging)
             all_esp_crossed(capture, WAN_ADDRESS)
         lab.transfers((one, lab.server))
-        assert pings(*((lab.server, client.inside) for client in clients)) == [0, 0]
+        answered(lab, *((lab.server, client.inside) for client in clients))
         assert lab.gateway.drops() == before
 
 
 def test_a_client_that_lost_its_power_comes_back(lab: Lab) -> None:
     one, two = lab.clients[:2]
     with lab.tunnels("t", one, two):
-        assert pings((one, SERVER_INSIDE), (two, SERVER_INSIDE)) == [0, 0]
+        answered(lab, (one, SERVER_INSIDE), (two, SERVER_INSIDE))
         undisturbed = ping(two.host, SERVER_INSIDE, 40)
         one.die()
         finished((one, one.start()))
         finished((one, one.up("t")))
-        assert pings((one, SERVER_INSIDE)) == [0]
-        assert undisturbed.lost() == 0
+        answered(lab, (one, SERVER_INSIDE))
+        assert undisturbed.lost() <= FEW
         assert lab.clients_of("natt") >= set(CLIENTS[:2])
 
 
@@ -193,13 +199,13 @@ def test_a_server_inside_is_called_by_a_peer_that_a_client_calls(lab: Lab) -> No
     client = lab.clients[3]
     with lab.tunnels("call", lab.server), lab.tunnels("t", client):
         both = ((lab.server, EXPOSED_INSIDE), (client, SERVER_INSIDE))
-        assert pings(*both) == [0, 0]
-        assert pings((lab.exposed, SERVER_INSIDE), (lab.server, client.inside)) == [0, 0]
+        answered(lab, *both)
+        answered(lab, (lab.exposed, SERVER_INSIDE), (lab.server, client.inside))
         lab.transfers((lab.server, lab.exposed))
         lab.exposed.rekey("call")
         lab.server.rekey("call")
         client.rekey("t")
-        assert pings(*both) == [0, 0]
+        answered(lab, *both)
         assert lab.clients_of("natt") >= {EXPOSED, CLIENTS[3]}
 
 
