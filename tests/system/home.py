@@ -357,8 +357,8 @@ directory = ""
         self._stack.callback(sock.close)
         return sock
 
-    def dial(self, host: Namespace, to: str, port: int = 1723) -> Control:
-        """A host opens a connection.
+    def dial(self, host: Namespace, to: str, port: int = 1723, *, patience: float = PATIENCE) -> Control:
+        """A host opens a connection, and waits so many seconds for an answer.
 
         Raises:
             OSError: it is refused or nobody answers.
@@ -366,8 +366,9 @@ directory = ""
         with host.entered():
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._stack.callback(sock.close)
-        sock.settimeout(PATIENCE)
+        sock.settimeout(patience)
         sock.connect((to, port))
+        sock.settimeout(PATIENCE)
         return Control(sock)
 
     def accept(self, listening: socket.socket) -> Control:

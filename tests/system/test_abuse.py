@@ -46,7 +46,7 @@ pytestmark = pytest.mark.soak
 
 SEED = 2637
 #: Seconds of abuse.
-DURATION = 45.0
+DURATION = 60.0
 #: Seconds between bursts: the machine has others to serve.
 BREATH = 0.02
 #: Packets of each call and direction in a round.

@@ -483,3 +483,11 @@ def test_two_instances_live_side_by_side(house: Home) -> None:
         assert carries(house, ours)
     finally:
         house.gateway.sh("ip link delete eth2")
+
+
+def test_whom_no_rule_admits_hears_nothing_where_that_is_wished(house: Home) -> None:
+    daemon = house.run(f'refuse = "silent"\n{RULES}')
+    with pytest.raises(TimeoutError):
+        house.dial(house.peer, PUBLIC, patience=0.5)  # before TCP would send its SYN again
+    assert daemon.drops() == {"no-rule": 1}
+    assert daemon.stop() == 0
