@@ -34,6 +34,7 @@ from relay.control.daemon import ReloadRefused, WanStatus
 from relay.control.feed import Feed
 from relay.control.server import ApiOptions, ControlError, ControlServer
 from relay.datapath import Datapath, Observer
+from relay.ddns.names import Names
 from relay.fastpath import FastPath
 from relay.fastpath.handover import Handover, choose
 from relay.fastpath.kernel import needs_privilege
@@ -105,11 +106,7 @@ def main(options: RunOptions) -> int:
 
 def _load(options: RunOptions) -> Settings:
     sets = options.sets if options.socket is None else (*options.sets, f"api.socket={options.socket}")
-    settings = config.load(options.config, sets, os.environ)
-    unserved = config.unserved(settings)
-    if unserved:
-        raise ConfigError(tuple(unserved))
-    return settings
+    return config.load(options.config, sets, os.environ)
 
 
 def _open_files(for_sessions: int) -> int:
@@ -248,6 +245,7 @@ class Daemon:
         self._tasks.create_task(self._follower.send_again())
         await service.others.look(self._follower.plan)
         house.enter_context(Mender(self._interceptor, self._tasks.create_task))
+        service.names = await house.enter_async_context(Names(service.feed.publish, self._tasks.create_task))
         service.links = Links(
             settings=lambda: self._settings.config.dynamic,
             uplink=lambda: self._follower.uplink,
@@ -275,8 +273,10 @@ class Daemon:
         await house.enter_async_context(self._watcher)
         # What changed before it was watched.
         await self._follower.live_in(self._watcher.current, loop.time())
-        service.links.changed(uplink.NOWHERE, self._follower.uplink)
-        self._follower.listeners.append(service.links.changed)
+        await service.names.set(settings.ddns)
+        for told in (service.links.changed, service.names.changed):
+            told(uplink.NOWHERE, self._follower.uplink)
+            self._follower.listeners.append(told)
 
     def _fastpath(self, house: AsyncExitStack) -> FastPath:
         """The kernel's fast path, or what stands in its place."""
@@ -392,6 +392,7 @@ class Daemon:
             logs.configure(settings.config.log.level, settings.config.log.format)
             await self._follower.look_again()
             await self._service.others.look(self._follower.plan)
+            await self._service.names.set(settings.config.ddns)
             _log.info("reloaded", changed=changed)
             return changed
 

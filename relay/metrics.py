@@ -43,6 +43,7 @@ class GatewayCollector(Collector):
         )
         yield CounterMetricFamily("vpnmasq_wan_changes", "Changes of the WAN address", status.wan.changes)
         yield from _recovery(status)
+        yield from _names(status)
         yield from _sessions(status)
         yield from _traffic(status)
         yield from _fastpath(status)
@@ -81,6 +82,17 @@ def _recovery(status: Status) -> Iterator[Metric]:
         if seconds is not None:
             gauge.add_metric([], seconds)
         yield gauge
+
+
+def _names(status: Status) -> Iterator[Metric]:
+    current = GaugeMetricFamily(
+        "vpnmasq_ddns_current", "1 while the name points at the WAN address", labels=["name"]
+    )
+    updates = CounterMetricFamily("vpnmasq_ddns_updates", "Updates that were accepted", labels=["name"])
+    for name in status.ddns:
+        current.add_metric([name["name"]], int(name["state"] == "current"))
+        updates.add_metric([name["name"]], name["updates"])
+    yield from (current, updates)
 
 
 def _sessions(status: Status) -> Iterator[Metric]:

@@ -44,6 +44,8 @@ async def run(argv: Sequence[str], *, seconds: float, more: Mapping[str, str] | 
             )
         except OSError as error:
             return Outcome(f"cannot be run: {error.strerror}", "")
+        except ValueError as error:  # an argument or variable with a NUL
+            return Outcome(f"cannot be run: {error}", "")
         finally:
             os.close(writing)
         heard = bytearray()

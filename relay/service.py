@@ -18,6 +18,7 @@ from protocols.sessions import Session, State, Traffic
 from relay.control.daemon import Counted, FastPathStatus, Link, RuleStatus, SocketStatus, Status, WanStatus
 from relay.control.feed import Feed, Subscription
 from relay.datapath import Datapath
+from relay.ddns.names import Names
 from relay.fastpath.handover import Handover
 from relay.holds import PortHolds
 from relay.links import Links
@@ -69,6 +70,7 @@ class Service:
     handover: Handover = field(init=False)
     holds: PortHolds = field(default_factory=PortHolds)
     links: Links = field(init=False)
+    names: Names = field(init=False)
     _reported: dict[Reason, int] = field(default_factory=dict)
     #: What was logged once, and is not again.
     _said: set[str] = field(default_factory=set)
@@ -147,6 +149,7 @@ class Service:
             waiting=self.summary() if self.wan.address is None else "",
             drops={reason: count for reason, count in self.gateway.drops.items() if count},
             sockets=self._sockets(),
+            ddns=self.names.status(),
             traffic=self._traffic(sessions),
             kernel_traffic=_both(self.gateway.offloads.outbound, self.gateway.offloads.inbound),
             attention=self._attention(),
@@ -243,8 +246,9 @@ class Service:
         ]
 
     def _attention(self) -> list[str]:
-        told = (self.uplink_attention, self.links.failures.values(), self.attention, self.others.remarks)
-        parts = (*told, self.station.attention, *self.remarks, self._seen())
+        link = (self.uplink_attention, self.names.problems(), self.links.failures.values())
+        host = (self.attention, self.others.remarks, self.station.attention)
+        parts = (*link, *host, *self.remarks, self._seen())
         return [text for part in parts for text in part]
 
     def _seen(self) -> list[str]:

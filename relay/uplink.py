@@ -103,6 +103,13 @@ def remarks(settings: Config, uplink: Uplink) -> Iterator[str]:
         )
 
 
+def useless(address: Ip4) -> str:
+    """Why nobody outside could use an address; empty when it is a public one."""
+    if contains(_CARRIERS, address):
+        return f"{show_ip(address)} is the provider's own (carrier-grade NAT, RFC 6598)"
+    return f"{show_ip(address)} is private (RFC 1918)" if contains(_PRIVATE, address) else ""
+
+
 def _missing(interface: Interface) -> str:
     """Why there is no address, and what is waited for."""
     if not interface.name:

@@ -5,6 +5,7 @@
 #   .cache/lab/ppp         pppd, pptpd, pptp-linux
 #   .cache/lab/libreswan   libreswan; it cannot be installed beside strongSwan, so each has a directory
 #   .cache/lab/strongswan  strongSwan, with its tool for certificates
+#   .cache/lab/bind        a name server
 #   .cache/lab/uml         the kernel and its modules
 #   .cache/lab/*.why       what is missing, in one line, for the tests that are skipped then
 set -euo pipefail
@@ -58,6 +59,7 @@ fetch ppp "VPN software for the tests" ppp pptpd pptp-linux || status=1
 fetch libreswan "libreswan for the tests" libreswan || status=1
 fetch strongswan "strongSwan for the tests" strongswan-charon strongswan-swanctl strongswan-pki \
   libstrongswan-standard-plugins libcharon-extra-plugins || status=1
+fetch bind "a name server for the tests" bind9 || status=1
 fetch uml "a kernel for the tests" user-mode-linux || status=1
 give_back
 exit $status

@@ -55,6 +55,10 @@ def _facts(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     wan = status["wan"]
     changes = f", changed {wan['changes']} times" if wan["changes"] else ""
     yield "WAN", f"{wan['address'] or 'no address'} on {wan['interface']} since {wan['since']}{changes}"
+    # A daemon older than this command knows no names.
+    for name in status.get("ddns", []):
+        points = f", points at {', '.join(name['addresses'])}" if name["addresses"] else ""
+        yield "Name", f"{name['host']} is {name['state']}{points}"
     sessions = ", ".join(f"{count} {name}" for name, count in status["sessions"].items() if count)
     yield "Sessions", sessions or "none"
     traffic = ", ".join(

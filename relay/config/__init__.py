@@ -2,13 +2,12 @@
 
     load          sources to Settings; raises ConfigError with every problem at once
     policy        Settings to the core's Policy
-    unserved      what the settings ask for and this version does not do
     differences   what a reload would change; needs_restart: what it cannot
 
 Importing this package costs about a tenth of a second (pydantic): commands that only read do not.
 """
 
-from relay.config.convert import policy, unserved
+from relay.config.convert import policy
 from relay.config.difference import differences, needs_restart
 from relay.config.load import load
 from relay.config.origins import Layer, Origin
@@ -26,5 +25,4 @@ __all__ = [
     "load",
     "needs_restart",
     "policy",
-    "unserved",
 ]

@@ -2,10 +2,7 @@
 
 from protocols import policy as core
 from protocols.addr import Network, parse_ip
-from relay.config import keys
-from relay.config.locator import KeyPath
 from relay.config.models import Forward
-from relay.config.problems import Problem
 from relay.config.settings import Settings
 
 
@@ -78,16 +75,6 @@ def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Poli
             most_spis=ipsec.most_spis,
         ),
     )
-
-
-def unserved(settings: Settings) -> list[Problem]:
-    """Return what is asked for and not served by this version: a start is refused, nothing is ignored."""
-    config = settings.config
-    found: list[tuple[KeyPath, str, str]] = []
-    for index, entry in enumerate(config.ddns):
-        message = f'[[ddns]] "{entry.name}" is not served by this version'
-        found.append((("ddns", index), message, "leave it out for now"))
-    return [Problem(settings.sources.where(p), keys.show_path(p), what, advice) for p, what, advice in found]
 
 
 def _forward(rule: Forward) -> core.Forward:

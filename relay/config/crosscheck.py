@@ -190,6 +190,10 @@ def _ddns(config: Config) -> Found:
         key = needed.get(entry.provider)
         if key and not getattr(entry, key):
             yield ("ddns", index, key), "is missing", f'provider = "{entry.provider}" needs it'
+        if ":" in entry.username and entry.provider in ("dyndns2", "url"):
+            yield ("ddns", index, "username"), "has a colon, which HTTP cannot carry", "leave it out"
+        if entry.url and not entry.url.startswith(("https://", "http://")):
+            yield ("ddns", index, "url"), "is no address of the web", "write one that begins with https://"
 
 
 #: Each check with the tables it looks at.

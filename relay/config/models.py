@@ -40,6 +40,7 @@ AnyNetwork = Annotated[str, BeforeValidator(values.network), _TEXT]
 OwnNetwork = Annotated[str, BeforeValidator(values.definite_network), _TEXT]
 Interface = Annotated[str, BeforeValidator(values.interface), _TEXT]
 RuleName = Annotated[str, BeforeValidator(values.rule_name), _TEXT]
+NameServer = Annotated[str, BeforeValidator(values.name_server), _TEXT]
 Command = Annotated[str, BeforeValidator(values.command), _TEXT]
 HostName = Annotated[str, BeforeValidator(values.host_name), _TEXT]
 Path = Annotated[str, BeforeValidator(values.absolute_path), _TEXT]
@@ -139,12 +140,12 @@ class Ddns(Table):
     """How the name is updated."""
     host: HostName
     """The name that shall point at the public address."""
-    server: HostName | None = None
-    """dyndns2, rfc2136: the server to update, when it is not the provider's usual one."""
+    server: NameServer | None = None
+    """dyndns2, rfc2136: the server to update, when it is not the provider's or the zone's usual one."""
     zone: HostName | None = None
-    """rfc2136: the zone; found by asking when it is not given."""
+    """The zone that the name is in; found by asking when it is not given."""
     url: str = ""
-    """url: what to fetch; {host} and {address} are filled in."""
+    """url: what to fetch; {host} and {address} are filled in. dyndns2: instead of https://SERVER/nic/update."""
     command: tuple[str, ...] = ()
     """exec: the program and its arguments; {host} and {address} are filled in."""
     username: str = ""
@@ -152,9 +153,19 @@ class Ddns(Table):
     password: SecretStr | None = None
     """The password, or the TSIG key."""
     password_file: Path = ""
-    """A file that holds the password."""
+    """A file that holds the password; it is read for each update."""
+    algorithm: Literal["hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"] = (
+        "hmac-sha256"
+    )
+    """rfc2136: the algorithm of the TSIG key."""
     ttl: Duration = 60.0
-    """How long resolvers may remember the address."""
+    """rfc2136: how long resolvers may remember the address."""
+    verify: bool = True
+    """Whether an update counts only when the zone's own servers answer with our address."""
+    nameservers: tuple[NameServer, ...] = ()
+    """Servers to ask for that in the place of those that the zone names."""
+    interval: Duration = 600.0
+    """How often the name is looked at while all is well."""
 
 
 class Ipsec(Table):

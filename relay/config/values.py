@@ -236,6 +236,13 @@ def host_name(value: object) -> str:
     return text
 
 
+def name_server(value: object) -> str:
+    """Read the name or address of a server, with :PORT or without."""
+    text = _text(value, "a server", '"ns.example.org"')
+    name, colon, number = text.partition(":")
+    return f"{host_name(name)}:{port(number)}" if colon else host_name(name)
+
+
 def command(value: object) -> str:
     """Read a command line; it is split as a shell would, and no shell runs it."""
     text = _text(value, "a command", '"/etc/vpnmasq/up.sh"')

@@ -49,6 +49,22 @@ class Counted(TypedDict):
     octets: int
 
 
+class NameStatus(TypedDict):
+    """A DNS name that follows the public address."""
+
+    name: str
+    host: str
+    provider: str
+    #: "waiting", "pending", "current" or "failing".
+    state: str
+    #: What the zone's servers said last.
+    addresses: list[str]
+    #: What is wrong; empty when nothing is.
+    problem: str
+    #: Updates that the provider has taken, since the start.
+    updates: int
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """The arguments of pppd's ip-up and ip-down, in their order; what is not known is empty."""
@@ -119,6 +135,7 @@ class Status:
     traffic: Mapping[str, Counted] = field(default_factory=dict)
     #: What of it the kernel has carried.
     kernel_traffic: Mapping[str, Counted] = field(default_factory=dict)
+    ddns: Sequence[NameStatus] = ()
     #: What an operator should look at, in whole sentences.
     attention: Sequence[str] = ()
     #: What is waited for while the gateway cannot serve; empty when it is not the public side.

@@ -114,7 +114,7 @@ class Feed:
         for subscription in tuple(self._subscriptions):
             subscription.end(why)
 
-    def publish(self, event: str, **fields: Any) -> None:
+    def publish(self, event: str, /, **fields: Any) -> None:
         """Say that something happened: ``event`` is a slug, the fields are JSON values."""
         if not self._subscriptions:
             return

@@ -135,6 +135,7 @@ def status(now: "Status", dates: Dates) -> Document:
         "rules": [dict(rule) for rule in now.rules],
         "sessions": dict(now.sessions),
         "fastpath": dict(now.fastpath),
+        "ddns": [dict(name) for name in now.ddns],
         "traffic": {direction: dict(counted) for direction, counted in now.traffic.items()},
         "drops": {reason.value: count for reason, count in now.drops.items() if count},
         "sockets": [dict(one) for one in now.sockets],
@@ -160,7 +161,7 @@ def pairs(told: Iterable[Told], dates: Dates) -> Document:
     }
 
 
-def event(name: str, dates: Dates, **fields: Any) -> Document:
+def event(name: str, dates: Dates, /, **fields: Any) -> Document:
     """One line of the event stream."""
     return {"schema": EVENTS, "event": name, "at": dates.show(dates.clock(), digits=True), **fields}
 

@@ -20,7 +20,7 @@ def scrape(daemon: StandIn) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 def test_counters_are_the_daemons() -> None:
     samples = scrape(StandIn([session(1), session(2)]))
 
-    def value(name: str, **labels: str) -> float:
+    def value(name: str, /, **labels: str) -> float:
         return samples[f"vpnmasq_{name}", frozenset(labels.items())]
 
     assert value("ready") == 1
@@ -33,6 +33,8 @@ def test_counters_are_the_daemons() -> None:
     assert value("wan_changes_total") == 1
     assert value("wan_change_served_seconds") == 0.0123
     assert ("vpnmasq_wan_change_first_packet_seconds", frozenset()) not in samples
+    assert value("ddns_current", name="home") == 1
+    assert value("ddns_updates_total", name="home") == 1
     assert value("uptime_seconds") == 200
     assert value("build_info", version="0.1.0", instance="vpnmasq") == 1
 

@@ -78,13 +78,6 @@ def test_a_wrong_file_prints_every_problem_and_ends_with_78(path: Path) -> None:
     ]
 
 
-def test_what_is_not_served_yet_ends_with_78_too(path: Path) -> None:
-    ddns = 'ddns=[{provider = "url", host = "vpn.example.org", url = "https://example.org"}]'
-    result = check("-c", path, "--set", ddns)
-    assert result.exit_code == 78
-    assert "leave it out for now" in result.stderr
-
-
 def test_rules_from_the_environment_need_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VPNMASQ_EXPOSE", "10.0.0.2 pptp allow 199.0.0.2")
     result = check("--set", "wan.interface=w0", "--set", "lan.interfaces=l0")

@@ -18,7 +18,7 @@ from protocols.policy import (
     Refuse,
     Source,
 )
-from relay.config import Settings, differences, load, needs_restart, policy, unserved
+from relay.config import Settings, differences, load, needs_restart, policy
 from relay.config.cautions import address_cautions, cautions
 from relay.config.interfaces import lan_interfaces
 
@@ -122,29 +122,6 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
             most_spis=12,
         ),
     )
-
-
-UNSERVED = [
-    pytest.param(
-        'ddns=[{provider = "url", host = "vpn.example.org", url = "https://example.org"}]',
-        "ddns[0]",
-        "leave it out",
-        id="ddns",
-    ),
-]
-
-
-@pytest.mark.parametrize(("argument", "key", "advice"), UNSERVED)
-def test_what_is_not_served_yet_is_accepted_and_named(argument: str, key: str, advice: str) -> None:
-    (problem,) = unserved(settings(argument))
-    assert (problem.key, problem.where) == (key, f"--set {argument.partition('=')[0]}")
-    assert "this version" in problem.message
-    assert advice in problem.advice
-
-
-@pytest.mark.parametrize("proto", ["pptp", "ipsec", "pptp,ipsec"])
-def test_vpn_rules_are_served(proto: str) -> None:
-    assert unserved(settings(f"masquerade[0].proto={proto}", f"expose[0].proto={proto}")) == []
 
 
 def test_differences_are_the_keys_that_changed() -> None:

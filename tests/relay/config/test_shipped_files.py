@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from relay.config import Layer, load, unserved
+from relay.config import Layer, load
 from relay.config.keys import leaves, show_path
 from relay.config.models import RULE_KINDS, Config
 from relay.config.schema import schema_text
@@ -17,8 +17,8 @@ FILES = sorted(CONF.rglob("*.toml"))
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in FILES])
-def test_a_shipped_file_loads_and_is_served(path: Path) -> None:
-    assert unserved(load(path)) == []
+def test_a_shipped_file_loads(path: Path) -> None:
+    assert load(path).config.version == 1
 
 
 def test_all_examples_are_there() -> None:

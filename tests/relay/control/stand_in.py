@@ -17,7 +17,16 @@ from protocols.addr import Ip4, parse_ip, show_ip
 from protocols.drops import Reason
 from protocols.esp.told import Told, ToldPairs
 from protocols.sessions import Role, Session, State, Traffic
-from relay.control.daemon import Counted, Link, ReloadRefused, RuleStatus, SocketStatus, Status, WanStatus
+from relay.control.daemon import (
+    Counted,
+    Link,
+    NameStatus,
+    ReloadRefused,
+    RuleStatus,
+    SocketStatus,
+    Status,
+    WanStatus,
+)
 from relay.control.feed import Feed, Subscription
 from relay.control.server import ApiOptions, ControlServer
 
@@ -77,6 +86,17 @@ class StandIn:
             ],
             sessions={"pptp": len(self.table)},
             drops={Reason.UNKNOWN_CALL: 7, Reason.MARTIAN: 0},
+            ddns=[
+                NameStatus(
+                    name="home",
+                    host="vpn.example.org",
+                    provider="rfc2136",
+                    state="current",
+                    addresses=["200.200.200.200"],
+                    problem="",
+                    updates=1,
+                )
+            ],
             sockets=[SocketStatus(name="gre@eth1", packets=1000, kernel_drops=12, receive_buffer=4_194_304)],
             traffic={
                 "outbound": Counted(packets=120, octets=9000),

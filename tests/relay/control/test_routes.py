@@ -40,6 +40,17 @@ def test_status_has_every_field_of_the_contract(served: Served) -> None:
             {"name": "staff", "role": "masquerade", "protocols": ["pptp"], "sessions": 2, "refused": 2}
         ],
         "sessions": {"pptp": 2},
+        "ddns": [
+            {
+                "name": "home",
+                "host": "vpn.example.org",
+                "provider": "rfc2136",
+                "state": "current",
+                "addresses": ["200.200.200.200"],
+                "problem": "",
+                "updates": 1,
+            }
+        ],
         "fastpath": {"mode": "off", "active": False, "reason": "not built in", "flows": 0, "refused": 0},
         "traffic": {
             "outbound": {"packets": 120, "octets": 9000},
