@@ -1,4 +1,4 @@
-"""What the daemon makes of settings: policy, what is not served, what a reload changes."""
+"""What the daemon makes of settings: policy, and what a reload changes."""
 
 from pathlib import Path
 
