@@ -115,8 +115,8 @@ def throughput_section(
     return section
 
 
-def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
-    """The table of what happens at twice the peak, with the places of loss."""
+def overload_section(results: Sequence[tuple[str, Peak, Sample, Sample]]) -> Section:
+    """The table of what happens at twice the peak, with the places of loss; rows begin with their titles."""
     section = Section(
         "overload",
         "Twice the peak offered",
@@ -131,7 +131,7 @@ def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
             "share",
         ],
     )
-    for peak, at_peak, beyond in results:
+    for title, peak, at_peak, beyond in results:
         # Both loads are taken in turns, so that both see the same machine.
         top = at_peak.received
         share = beyond.received / top
@@ -140,7 +140,7 @@ def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
         section.results.append(
             Result(
                 [
-                    f"{lane.contender.name}: {lane.direction.value}, {lane.size}",
+                    f"{title}: {lane.direction.value}, {lane.size}",
                     thousands(top),
                     thousands(beyond.offered),
                     f"{load:.2f}",
@@ -150,7 +150,7 @@ def overload_section(results: Sequence[tuple[Peak, Sample, Sample]]) -> Section:
                     f"{share:.0%}",
                 ],
                 {
-                    "contender": lane.contender.name,
+                    "contender": title,
                     "direction": lane.direction.value,
                     "octets": lane.size,
                     "peak": top,
