@@ -19,7 +19,8 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what would steer vpnmasq."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("VPNMASQ_")}
+    steering = ("VPNMASQ_", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
     return kept | {"PYTHONPATH": str(ROOT)} | changes
 
 
@@ -51,7 +52,7 @@ def on_terminal(columns: int, *arguments: str | Path) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        env = {name: value for name, value in environment(TERM="xterm").items() if name != "COLUMNS"}
+        env = environment(TERM="xterm")
         running = subprocess.Popen([*PROGRAM, *map(str, arguments)], stdout=theirs, stderr=theirs, env=env)
         os.close(theirs)
         text = read_terminal(ours)
