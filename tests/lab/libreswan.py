@@ -1,19 +1,17 @@
 """Libreswan in guests: IKE by pluto, and ESP by the guest's own kernel, raw, with no UDP around it.
 
-Every host has an address inside the tunnel on lo, so an answer to what is sent to it can only have come by
-the tunnel. All know one shared secret, and themselves and each other by names.
+All know one shared secret, and themselves and each other by names.
 """
 
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tests.lab.hosts import Guest, Job
-from tests.lab.machine import LabError, run
-from tests.lab.traffic import equip
+from tests.lab.keying import Keying
+from tests.lab.machine import run
 
 _LIBEXEC: Final = "/usr/libexec/ipsec"
 _WHACK: Final = f"{_LIBEXEC}/whack"
@@ -66,15 +64,14 @@ class Tunnel:
         return f"conn {self.name}\n" + "".join(f"  {line}\n" for line in lines)
 
 
-class Libreswan:
+class Libreswan(Keying):
     """A host that runs pluto."""
 
+    log = "/run/pluto.log"
+
     def __init__(self, host: Guest, inside: str) -> None:
-        self.host, self.inside = host, inside
+        super().__init__(host, inside)
         self._tunnels: Sequence[Tunnel] = ()
-        equip(host)
-        # What is sent into a tunnel has the inner address as its source.
-        host.sh(f"ip addr add {inside}/32 dev lo; ip route add 172.16.0.0/12 via {host.router} src {inside}")
 
     def start(self, tunnels: Sequence[Tunnel] = ()) -> Job:
         """Begin to start pluto with these tunnels, or those it had; it brings none of them up."""
@@ -111,26 +108,6 @@ class Libreswan:
             "ip xfrm policy flush; ip xfrm state flush",
             check=True,
         )
-
-    def spis(self) -> set[str]:
-        """The SPIs that its kernel has keys for."""
-        return set(re.findall(r"proto esp spi (0x\w+)", self.host.sh("ip xfrm state", check=True).output))
-
-    def evidence(self) -> str:
-        """Return what pluto logged last."""
-        return self.host.sh("tail -n 40 /run/pluto.log").output
-
-
-def finished(*jobs: tuple[Libreswan, Job]) -> None:
-    """Wait until what was begun has succeeded.
-
-    Raises:
-        LabError: it has not; the text has pluto's log.
-    """
-    for one, job in jobs:
-        result = job.finish(40)
-        if not result.ok:
-            raise LabError(f"{one.host.name}: exit {result.status}: {result.output}\n{one.evidence()}")
 
 
 def with_certificate(tunnel: Tunnel, name: str, *, in_parts: bool = True) -> Tunnel:

@@ -1,17 +1,15 @@
 """StrongSwan in guests: IKEv2 by charon, and ESP in UDP by the guest's own kernel, as NAT asks for.
 
-Every host has an address inside the tunnel on lo, so an answer to what is sent to it can only have come by
-the tunnel. All know one shared secret, and themselves and each other by names.
+All know one shared secret, and themselves and each other by names.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tests.lab.hosts import Guest, Job
-from tests.lab.machine import LabError, until
-from tests.lab.traffic import equip
+from tests.lab.keying import Keying
+from tests.lab.machine import until
 
 #: Routes are ours; the log is read when something has failed.
 _CHARON: Final = """
@@ -72,15 +70,14 @@ class Tunnel:
   }}"""
 
 
-class Strongswan:
+class Strongswan(Keying):
     """A host that runs charon."""
 
+    log = "/run/charon.log"
+
     def __init__(self, host: Guest, inside: str) -> None:
-        self.host, self.inside = host, inside
+        super().__init__(host, inside)
         self._tunnels: Sequence[Tunnel] = ()
-        equip(host)
-        # What is sent into a tunnel has the inner address as its source.
-        host.sh(f"ip addr add {inside}/32 dev lo; ip route add 172.16.0.0/12 via {host.router} src {inside}")
 
     def start(self, tunnels: Sequence[Tunnel] = ()) -> Job:
         """Begin to start charon with these tunnels, or those it had; it brings none of them up."""
@@ -120,25 +117,5 @@ class Strongswan:
             check=True,
         )
 
-    def spis(self) -> set[str]:
-        """The SPIs that its kernel has keys for."""
-        return set(re.findall(r"proto esp spi (0x\w+)", self.host.sh("ip xfrm state", check=True).output))
-
-    def evidence(self) -> str:
-        """Return what charon logged last."""
-        return self.host.sh("tail -n 40 /run/charon.log").output
-
     def _log(self) -> str:
         return self.host.sh("cat /run/charon.log").output
-
-
-def finished(*jobs: tuple[Strongswan, Job]) -> None:
-    """Wait until what was begun has succeeded.
-
-    Raises:
-        LabError: it has not; the text has charon's log.
-    """
-    for one, job in jobs:
-        result = job.finish(40)
-        if not result.ok:
-            raise LabError(f"{one.host.name}: exit {result.status}: {result.output}\n{one.evidence()}")

@@ -16,7 +16,8 @@ from tests.lab import gateways, pptp
 from tests.lab.capture import all_esp_crossed, capturing, sources
 from tests.lab.gateways import Session
 from tests.lab.hosts import Guest
-from tests.lab.libreswan import Authority, Libreswan, Tunnel, finished, with_certificate
+from tests.lab.keying import finished
+from tests.lab.libreswan import Authority, Libreswan, Tunnel, with_certificate
 from tests.lab.machine import missing, until
 from tests.lab.network import LAN_GATEWAY, WAN_ADDRESS, Network
 from tests.lab.traffic import ping, transfer

@@ -14,9 +14,10 @@ import pytest
 from tests.lab import gateways, pptp
 from tests.lab.capture import all_esp_crossed, capturing
 from tests.lab.hosts import Guest
+from tests.lab.keying import finished
 from tests.lab.machine import missing
 from tests.lab.network import WAN_ADDRESS, Network
-from tests.lab.strongswan import Strongswan, Tunnel, finished
+from tests.lab.strongswan import Strongswan, Tunnel
 from tests.lab.traffic import ping, transfer
 
 pytestmark = pytest.mark.guests
