@@ -28,3 +28,18 @@ def daemon(house: Home) -> Iterator[Daemon]:
     running = house.run()
     yield running
     assert running.stop() == 0, running.log()
+
+
+@pytest.fixture
+def nothing_stays(house: Home) -> Iterator[None]:
+    """Whatever a test does, the kernel is afterwards as it was."""
+    before = house.kernel()
+    yield
+    for daemon in house.daemons:
+        if daemon.process.poll() is None:
+            assert daemon.stop() == 0, daemon.log()
+        assert "Traceback" not in daemon.log()
+    house.daemons.clear()
+    after = house.kernel()
+    for what, was in before.items():
+        assert after[what] == was, what

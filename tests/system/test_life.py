@@ -55,26 +55,13 @@ allow = ["{CALLER}"]
 source = "gateway"
 """
 
+pytestmark = pytest.mark.usefixtures("nothing_stays")
+
 SECOND_PUBLIC = "200.200.200.201"
 ANNEX = "10.0.1.2"
 
 #: Packets sent around a reload.
 _STREAM = 1000
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(house: Home) -> Iterator[None]:
-    """Whatever a test does, the kernel is afterwards as it was."""
-    before = house.kernel()
-    yield
-    for daemon in house.daemons:
-        if daemon.process.poll() is None:
-            assert daemon.stop() == 0, daemon.log()
-        assert "Traceback" not in daemon.log()
-    house.daemons.clear()
-    after = house.kernel()
-    for what, was in before.items():
-        assert after[what] == was, what
 
 
 @contextlib.contextmanager

@@ -1,27 +1,14 @@
 """The daemon is killed in the middle of everything, and nobody inside or outside has to do anything."""
 
-import contextlib
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from protocols.gre.codec import EnhancedGre
-from tests.system.home import CLIENT, PEER, RULES, Daemon, Home, Tunnel, until
+from tests.system.home import PEER, RULES, Daemon, Home, until
+from tests.system.test_life import call, carries
 
-
-@pytest.fixture(autouse=True)
-def nothing_stays(house: Home) -> Iterator[None]:
-    """Whatever a test does, the kernel is afterwards as it was."""
-    before = house.kernel()
-    yield
-    for daemon in house.daemons:
-        if daemon.process.poll() is None:
-            assert daemon.stop() == 0, daemon.log()
-        assert "Traceback" not in daemon.log()
-    house.daemons.clear()
-    assert house.kernel() == before
+pytestmark = pytest.mark.usefixtures("nothing_stays")
 
 
 def start(house: Home, directory: Path, *, again: bool = False) -> Daemon:
@@ -31,20 +18,6 @@ def start(house: Home, directory: Path, *, again: bool = False) -> Daemon:
         config.write_text(house.configuration(RULES, directory))
     state = f"state.directory={directory / 'state'}"
     return house.start(directory, "-c", str(config), "--set", state)
-
-
-def call(house: Home) -> Tunnel:
-    with contextlib.closing(house.listen(house.peer)) as listening:
-        return house.tunnel(house.client, PEER, listening)
-
-
-def carries(house: Home, tunnel: Tunnel) -> None:
-    """Data of the client's call passes both ways."""
-    client, peer = house.raw(house.client), house.raw(house.peer)
-    client.send(CLIENT, PEER, tunnel.server_id, b"out")
-    assert EnhancedGre.from_bytes(peer.receive()[20:]).payload == b"out"
-    peer.send(PEER, tunnel.server.far_end, tunnel.client_id, b"in")
-    assert EnhancedGre.from_bytes(client.receive()[20:]).payload == b"in"
 
 
 def written(directory: Path, *texts: str) -> None:
@@ -61,8 +34,8 @@ def crash(daemon: Daemon) -> None:
 def test_data_of_a_call_flows_on_after_kill_9(house: Home) -> None:
     directory = house.directory()
     first = start(house, directory)
-    tunnel = call(house)
-    carries(house, tunnel)
+    tunnel = call(house, house.client, PEER, house.peer)
+    assert carries(house, tunnel)
     (session,) = first.document("sessions")["sessions"]
     written(directory, session["id"], "established")
     crash(first)
@@ -71,14 +44,14 @@ def test_data_of_a_call_flows_on_after_kill_9(house: Home) -> None:
     assert {key: again[key] for key in ("id", "call_ids", "state")} == {
         key: session[key] for key in ("id", "call_ids", "state")
     }
-    carries(house, tunnel)
+    assert carries(house, tunnel)
     assert second.document("status")["attention"] == []
 
 
 def test_a_damaged_state_is_set_aside_and_said(house: Home) -> None:
     directory = house.directory()
     first = start(house, directory)
-    call(house)
+    call(house, house.client, PEER, house.peer)
     written(directory, "established")
     crash(first)
     file = directory / "state" / "vpnmasq.state"

@@ -31,8 +31,8 @@ from tests.system.home import (
     Daemon,
     Gre,
     Home,
-    Tunnel,
 )
+from tests.system.test_life import call
 
 ANNEX = "10.0.1.2"
 WEB = 80
@@ -210,11 +210,6 @@ def test_other_traffic_goes_its_usual_way_through_the_kernel(router: Router) -> 
 
 
 # -- ours ------------------------------------------------------------------------------------------------
-
-
-def call(house: Home, host: Namespace, to: str, server: Namespace) -> Tunnel:
-    with contextlib.closing(house.listen(server)) as listening:
-        return house.tunnel(host, to, listening)
 
 
 def exchange(one: Gre, own: str, to: str, call_id: int, other: Gre, source: str, dst: str) -> None:
