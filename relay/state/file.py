@@ -49,7 +49,7 @@ class StateFile:
 
     def lines(self, taken: Snapshot) -> Iterator[bytes]:
         """A snapshot as the lines of a file, but for the last one."""
-        yield _line(
+        yield encoded(
             {
                 "schema": SCHEMA,
                 "instance": self._instance,
@@ -60,7 +60,7 @@ class StateFile:
             }
         )
         for record in taken.records:
-            yield _line(record)
+            yield encoded(record)
 
     def write(self, lines: Iterable[bytes]) -> int:
         """Put these lines and a last one in the place of the file; octets written.
@@ -77,7 +77,7 @@ class StateFile:
                 for line in lines:
                     out.write(line)
                     size, crc, count = size + len(line), zlib.crc32(line, crc), count + 1
-                last = _line({"records": count, "crc32": crc})
+                last = encoded({"records": count, "crc32": crc})
                 out.write(last)
                 out.flush()
                 os.fsync(out.fileno())
@@ -160,12 +160,8 @@ def boot_id() -> str:
         return ""
 
 
-def encoded(record: Any) -> bytes:
-    """A record as a line."""
-    return _line(record)
-
-
-def _line(value: Any) -> bytes:
+def encoded(value: Any) -> bytes:
+    """A record, the header or the last line, as a line of the file."""
     return json.dumps(value, separators=_COMPACT).encode() + b"\n"
 
 
