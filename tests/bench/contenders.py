@@ -138,7 +138,7 @@ def vpnmasq(
     with stand(name, placement) as names:
         socket = directory / f"{name}.sock"
         config = directory / f"{name}.toml"
-        config.write_text(_CONFIG.format(name=f"bench-{name}", socket=socket))
+        config.write_text(configuration(f"bench-{name}", _RULES, socket))
         program: tuple[str, ...] = ("-m", "tests.bench.sampler", str(profile)) if profile else ("-m", "relay")
         command = (sys.executable, *program, "run", "-c", str(config))
         with daemon(names.gateway, core, command) as pid:
@@ -153,17 +153,7 @@ table ip bench {
 }
 """
 
-_CONFIG: Final = f"""
-version = 1
-name = "{{name}}"
-
-[wan]
-interface = "eth1"
-
-[lan]
-interfaces = ["eth0"]
-networks = ["10.0.0.0/8"]
-
+_RULES: Final = f"""
 [[masquerade]]
 name = "bench"
 clients = ["{CLIENTS}"]
@@ -173,12 +163,27 @@ proto = ["pptp", "ipsec"]
 [ipsec]
 spis_per_second = 1000000
 most_spis = 100000
+"""
 
+
+def configuration(name: str, rules: str, socket: Path) -> str:
+    """The configuration of a daemon with these rules, that does not limit what is measured."""
+    return f"""
+version = 1
+name = "{name}"
+
+[wan]
+interface = "eth1"
+
+[lan]
+interfaces = ["eth0"]
+networks = ["10.0.0.0/8"]
+{rules}
 [fastpath]
 mode = "off"
 
 [api]
-socket = "{{socket}}"
+socket = "{socket}"
 
 [state]
 directory = ""

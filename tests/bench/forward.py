@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench.contenders import CHECKOUT, GATEWAY_CORE, GENERATOR_CORE, PATIENCE, USER_SPACE, daemon, stand
+from tests.bench.contenders import (
+    CHECKOUT,
+    GATEWAY_CORE,
+    GENERATOR_CORE,
+    PATIENCE,
+    USER_SPACE,
+    configuration,
+    daemon,
+    stand,
+)
 from tests.bench.netns import inside
 from tests.bench.report import Report, Result, Section
 from tests.bench.setting import Setting
@@ -34,35 +43,12 @@ _SERVER: Final = 9000
 _PORTS: Final = {"vpnmasq": 8000, "haproxy": 8001, "haproxy, splice": 8002}
 
 _FORWARD: Final = f"""
-version = 1
-name = "bench-forward"
-
-[wan]
-interface = "eth1"
-
-[lan]
-interfaces = ["eth0"]
-networks = ["10.0.0.0/8"]
-
 [[forward]]
 name = "bench"
 listen = "tcp/{_PORTS["vpnmasq"]}"
 server = "{LAN_ROUTER}:{_SERVER}"
 allow = ["any"]
 source = "gateway"
-
-[fastpath]
-mode = "off"
-
-[api]
-socket = "{{socket}}"
-
-[state]
-directory = ""
-
-[limits]
-sessions_per_client = 1000
-new_per_second = 100000
 """
 
 _HAPROXY: Final = f"""
@@ -100,7 +86,7 @@ class Forward:
     def _standing(self) -> Iterator[Row]:
         """A row with the server inside and both contenders on the gateway."""
         config, proxy = self.setting.directory / "forward.toml", self.setting.directory / "haproxy.cfg"
-        config.write_text(_FORWARD.format(socket=self.setting.directory / "forward.sock"))
+        config.write_text(configuration("bench-forward", _FORWARD, self.setting.directory / "forward.sock"))
         proxy.write_text(_HAPROXY)
         with contextlib.ExitStack() as stack:
             row = stack.enter_context(stand("forward", USER_SPACE))
