@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 
@@ -45,8 +45,22 @@ class Gateway(Protocol):
         ...
 
 
+#: What every configuration in this network begins with.
+_NETWORK: Final = """\
+version = 1
+name = "lab"
+
+[wan]
+interface = "eth1"
+
+[lan]
+interfaces = ["eth0"]
+networks = ["10.0.0.0/24"]
+"""
+
+
 class Vpnmasq:
-    """The real daemon in the gateway's namespace."""
+    """The real daemon in the gateway's namespace. Its configuration is given without network and paths."""
 
     def __init__(self, network: Network, directory: Path, config: str) -> None:
         self._network = network
@@ -117,7 +131,8 @@ class Vpnmasq:
             raise LabError(f"vpnmasq left something behind.\nBefore:\n{self._before}\nAfter:\n{after}")
 
     def _write(self, config: str) -> None:
-        self._config.write_text(f'{config}\n[api]\nsocket = "{self._socket}"\n\n[state]\ndirectory = ""\n')
+        own = f'[api]\nsocket = "{self._socket}"\n\n[state]\ndirectory = ""\n'
+        self._config.write_text(f"{_NETWORK}\n{config}\n{own}")
 
     def _ready(self) -> bool:
         if self._process.poll() is not None:

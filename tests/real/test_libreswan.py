@@ -43,16 +43,6 @@ LONG: Final = 10_000_000
 def config(ipsec: str = "", source: str = "keep") -> str:
     """Clients inside to two hosts outside, of which one may also call the server inside."""
     return f"""
-version = 1
-name = "real"
-
-[wan]
-interface = "eth1"
-
-[lan]
-interfaces = ["eth0"]
-networks = ["10.0.0.0/24"]
-
 [[masquerade]]
 name = "staff"
 clients = ["10.0.0.0/29"]

@@ -34,16 +34,6 @@ LONG: Final = 6_000_000
 def config(source: str = "keep", more: str = "") -> str:
     """Clients inside to one server outside, one caller outside to one server inside."""
     return f"""
-version = 1
-name = "real"
-
-[wan]
-interface = "eth1"
-
-[lan]
-interfaces = ["eth0"]
-networks = ["10.0.0.0/24"]
-
 [[masquerade]]
 name = "staff"
 clients = ["10.0.0.0/24"]

@@ -29,16 +29,6 @@ OUTSIDE: Final = 3
 ECHOES: Final = 25
 
 CONFIG: Final = f"""
-version = 1
-name = "stub"
-
-[wan]
-interface = "eth1"
-
-[lan]
-interfaces = ["eth0"]
-networks = ["10.0.0.0/24"]
-
 [[masquerade]]
 name = "staff"
 clients = ["10.0.0.0/24"]

@@ -35,16 +35,6 @@ CLIENT_INSIDE: Final = "172.16.1."
 BULK: Final = 750_000
 
 CONFIG: Final = f"""
-version = 1
-name = "real"
-
-[wan]
-interface = "eth1"
-
-[lan]
-interfaces = ["eth0"]
-networks = ["10.0.0.0/24"]
-
 [[masquerade]]
 name = "staff"
 clients = ["10.0.0.0/29"]
