@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.bench import lanes
 from tests.bench.callers import callers
 from tests.bench.contenders import GATEWAY_CORE, GENERATOR_CORE
+from tests.bench.fastpath import FastPath
 from tests.bench.forward import Forward
 from tests.bench.generator import generator
 from tests.bench.ipsec import Ipsec
@@ -22,7 +23,9 @@ from tests.bench.setting import FULL, QUICK, Setting
 def main() -> int:
     """Measure and print; 0 even where a target is missed, which is for people to judge."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("protocol", nargs="?", choices=["pptp", "ipsec", "forward"], default="pptp")
+    parser.add_argument(
+        "protocol", nargs="?", choices=["pptp", "ipsec", "forward", "fastpath"], default="pptp"
+    )
     parser.add_argument("--quick", action="store_true", help="under a minute, fewer sessions, rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--profile", action="store_true", help="only say where the daemon's time goes")
@@ -47,6 +50,9 @@ def main() -> int:
         setting = Setting(effort, load, stack, directory)
         if arguments.protocol == "forward":
             Forward(setting).run(report)
+            return _show(report, arguments.json)
+        if arguments.protocol == "fastpath":
+            FastPath(setting, ends).run(report)
             return _show(report, arguments.json)
         bench = Ipsec(setting) if arguments.protocol == "ipsec" else Pptp(setting, ends)
         if arguments.profile:

@@ -132,13 +132,19 @@ def bare(name: str, placement: Placement = USER_SPACE, *, core: int) -> Iterator
 
 @contextlib.contextmanager
 def vpnmasq(
-    name: str, directory: Path, placement: Placement = USER_SPACE, *, core: int, profile: Path | None = None
+    name: str,
+    directory: Path,
+    placement: Placement = USER_SPACE,
+    *,
+    core: int,
+    profile: Path | None = None,
+    mode: str = "off",
 ) -> Iterator[Contender]:
-    """The daemon, with a configuration file that does not limit what is measured."""
+    """The daemon, configured not to limit what is measured; ``mode``: of its fast path."""
     with stand(name, placement) as names:
         socket = directory / f"{name}.sock"
         config = directory / f"{name}.toml"
-        config.write_text(configuration(f"bench-{name}", _RULES, socket))
+        config.write_text(configuration(f"bench-{name}", _RULES, socket, fastpath=mode))
         program: tuple[str, ...] = ("-m", "tests.bench.sampler", str(profile)) if profile else ("-m", "relay")
         command = (sys.executable, *program, "run", "-c", str(config))
         with daemon(names.gateway, core, command) as pid:
@@ -166,7 +172,7 @@ most_spis = 100000
 """
 
 
-def configuration(name: str, rules: str, socket: Path) -> str:
+def configuration(name: str, rules: str, socket: Path, *, fastpath: str = "off") -> str:
     """The configuration of a daemon with these rules, that does not limit what is measured."""
     return f"""
 version = 1
@@ -180,7 +186,7 @@ interfaces = ["eth0"]
 networks = ["10.0.0.0/8"]
 {rules}
 [fastpath]
-mode = "off"
+mode = "{fastpath}"
 
 [api]
 socket = "{socket}"

@@ -1,0 +1,199 @@
+"""The fast path beside user space, nft and plain forwarding; and alone, with more and more flows."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from protocols.actions import Kind, Shortcut, Side
+from protocols.addr import Ip4, parse_ip
+from relay.fastpath.kernel import KernelFastPath
+from tests.bench import contenders
+from tests.bench.callers import Callers
+from tests.bench.contenders import GATEWAY_CORE, KERNEL, Contender
+from tests.bench.lanes import Direction, Ends, Sample
+from tests.bench.netns import inside
+from tests.bench.packets import EspFlow
+from tests.bench.report import Report, Result, Section, thousands
+from tests.bench.setting import FIRST_CLIENT, SIZES, Setting
+from tests.bench.topology import CLIENTS, GATEWAY_WAN, PEERS
+from tests.bench.tunnels import Both, Tunnel, pairs
+
+#: The fast path's packets per second as multiples of nft's, with small packets, and of plain forwarding.
+OF_NFT: Final = 1.5
+OF_PLAIN: Final = 1.0
+#: Flows of the throughput tables, and of the one of many flows: with the last a packet may cost so much more.
+FLOWS: Final = 64
+CROWD: Final = (64, 4096, 65536)
+COST: Final = 1.15
+#: Flows handed over in a second, at least.
+OFFLOADS: Final = 10_000
+#: Seconds until everything that was set up has been handed over.
+_SETTLE: Final = 0.5
+_NATT_CLIENTS: Final = tuple(f"10.1.1.{n}" for n in range(1, FLOWS + 1))
+
+
+@dataclass(slots=True)
+class FastPath:
+    """The contenders with their sessions, and a fast path without a daemon."""
+
+    setting: Setting
+    ends: Callers
+
+    def run(self, report: Report) -> None:
+        """All measures."""
+        enter, directory = self.setting.stack.enter_context, self.setting.directory
+        standing = (
+            enter(_fast(directory)),
+            enter(contenders.vpnmasq("user", directory, core=GATEWAY_CORE)),
+            enter(contenders.nft("nft")),
+            enter(contenders.plain("plain")),
+        )
+        groups: dict[str, list[tuple[Contender, Sequence[Ends]]]] = {"GRE": [], "ESP": [], "UDP 4500": []}
+        for contender in standing:
+            groups["GRE"].append((contender, self._calls(contender)))
+            sides = Both(contender.row)
+            self.setting.stack.callback(sides.close)
+            esp = pairs(FIRST_CLIENT, FLOWS, seen=contender.name == "plain")
+            sides.establish(esp)
+            groups["ESP"].append((contender, esp))
+            groups["UDP 4500"].append((contender, sides.natt(_NATT_CLIENTS, PEERS[0])))
+        time.sleep(_SETTLE)
+        report.sections.append(self._throughput(groups))
+        report.sections.append(self._crowd())
+
+    def _calls(self, contender: Contender) -> Sequence[Ends]:
+        done = self.ends.establish(contender.row, FIRST_CLIENT, FLOWS)
+        if len(done.calls) < FLOWS:
+            raise RuntimeError(f"{contender.name}: {len(done.calls)} of {FLOWS} calls: {done.errors[:3]}")
+        return done.calls
+
+    def _throughput(self, groups: dict[str, list[tuple[Contender, Sequence[Ends]]]]) -> Section:
+        section = Section(
+            "fastpath",
+            f"Packets per second at the peak, outbound, {FLOWS} flows",
+            [
+                "protocol, octets",
+                "fast path",
+                "user space",
+                "nft",
+                "plain",
+                "/ nft",
+                "/ plain",
+                "daemon's CPU",
+            ],
+        )
+        for name, through in groups.items():
+            for size in SIZES:
+                peaks = self.setting.peaks(through, Direction.OUTBOUND, size)
+                section.results.append(_row(name, size, [peak.best() for peak in peaks]))
+        section.notes.append(f"targets: {OF_NFT} × nft at {SIZES[0]} octets, {OF_PLAIN} × plain")
+        section.notes.append(f"fast path, nft, plain: {KERNEL}")
+        return section
+
+    def _crowd(self) -> Section:
+        """One direction of ESP for more and more flows, with no daemon; and how fast they are handed over."""
+        section = Section(
+            "flows",
+            "The fast path alone: ESP, 64 octets",
+            [
+                "flows",
+                "packets/s",
+                "ns per packet",
+                "of the first",
+                "handed over, per second",
+                "counters, ms",
+            ],
+        )
+        lanes, speeds, looks = [], [], []
+        for number in CROWD:
+            row = self.setting.stack.enter_context(contenders.plain(f"crowd{number}"))
+            with inside(row.row.gateway):
+                carrier = KernelFastPath(number, instance=f"bench{number}")
+            self.setting.stack.callback(functools.partial(_in, row.row.gateway, carrier.close))
+            with inside(row.row.gateway):
+                carrier.attach("eth0", Side.LAN)
+            began = time.perf_counter()
+            for index in range(number):
+                carrier.offload(index, _shortcut(index))
+            speeds.append(number / (time.perf_counter() - began))
+            tunnels = [Tunnel(_wire(index), _wire(index)) for index in range(number)]
+            lane = self.setting.lane(row, tunnels, Direction.OUTBOUND, SIZES[0])
+            lane.sample(None, 0.1)
+            began = time.perf_counter()
+            for _ in range(-(-number // 16384)):
+                list(carrier.changes())
+            looks.append(time.perf_counter() - began)
+            lanes.append(lane)
+        found: list[list[Sample]] = [[] for _ in lanes]
+        for _ in range(max(3, self.setting.effort.rounds)):
+            for lane, samples in zip(lanes, found, strict=True):
+                samples.append(lane.sample(None, self.setting.effort.seconds))
+        costs = [1e9 / median(sample.received for sample in samples) for samples in found]
+        for number, cost, speed, look in zip(CROWD, costs, speeds, looks, strict=True):
+            ratio = cost / costs[0]
+            section.results.append(
+                Result(
+                    [
+                        str(number),
+                        thousands(1e9 / cost),
+                        f"{cost:.0f}",
+                        f"{ratio:.2f}",
+                        f"{speed:.0f}",
+                        f"{look * 1e3:.1f}",
+                    ],
+                    {"flows": number, "ns": cost, "ratio": ratio, "offloads": speed, "look": look},
+                    ratio <= COST and (number < CROWD[-1] or speed >= OFFLOADS),
+                )
+            )
+        section.notes.append(
+            f"targets: at most {COST} × the first row's cost, {OFFLOADS} handed over a second"
+        )
+        section.notes.append(
+            "flat out, receive work and its cache on the gateway's core; counters: all that changed"
+        )
+        return section
+
+
+def _row(name: str, size: int, best: Sequence[Sample]) -> Result:
+    fast, user, nft, plain = best
+    of_nft, of_plain = fast.received / nft.received, fast.received / plain.received
+    busy = fast.cost * fast.received
+    cells = [f"{name}, {size}", *(thousands(one.received) for one in best)]
+    cells += [f"{of_nft:.2f}", f"{of_plain:.2f}", f"{busy:.1%}"]
+    values: dict[str, float | str | None] = {"protocol": name, "octets": size}
+    values |= {"fast": fast.received, "user": user.received, "nft": nft.received, "plain": plain.received}
+    met = of_plain >= OF_PLAIN and (size > SIZES[0] or of_nft >= OF_NFT)
+    return Result(cells, values | {"of_nft": of_nft, "of_plain": of_plain, "daemon": busy}, met)
+
+
+@contextlib.contextmanager
+def _fast(directory: Path) -> Iterator[Contender]:
+    """The daemon with its fast path; the kernel's work is placed as the other kernel contenders' is."""
+    with contenders.vpnmasq("fast", directory, KERNEL, core=GATEWAY_CORE, mode="require") as contender:
+        yield contender
+
+
+def _in(namespace: str, call: Callable[[], None]) -> None:
+    with inside(namespace):
+        call()
+
+
+def _client(index: int) -> int:
+    return parse_ip(CLIENTS.split("/")[0]) + 1 + index % 65000
+
+
+def _shortcut(index: int) -> Shortcut:
+    peer, spi = parse_ip(PEERS[index % len(PEERS)]), 0x1000 + index
+    client, wan = Ip4(_client(index)), parse_ip(GATEWAY_WAN)
+    return Shortcut(Kind.ESP, 50, Side.LAN, client, peer, spi, wan, peer, spi)
+
+
+def _wire(index: int) -> EspFlow:
+    client = _client(index)
+    source = ".".join(str(client >> shift & 255) for shift in (24, 16, 8, 0))
+    return EspFlow(source, PEERS[index % len(PEERS)], 0x1000 + index)
