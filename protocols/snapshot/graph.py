@@ -114,6 +114,9 @@ class _Writer:
                 self._objects.append(value)
                 number = self._numbers[key] = len(self._objects)
             return ["o", number]
+        if kind is set:
+            # Its order says nothing, and differs with the order it was filled in and from process to process.
+            return ["s", *sorted(map(self._value, value), key=repr)]
         tag = _CONTAINERS.get(kind)
         if tag is not None:
             return [tag, *map(self._value, value)]
