@@ -18,7 +18,6 @@ import json
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -158,8 +157,12 @@ class Client:
         return {"answers": answers, "sent": sent, "foreign": self._foreign, "servers": sorted(self._servers)}
 
     def hang_up(self) -> None:
-        """End the call as pptp does when pppd has ended."""
-        self._pptp.send_signal(signal.SIGTERM)
+        """End the call as pptp learns that pppd has ended: its terminal is closed.
+
+        No signal is sent: pptp leaves its handler by a jump (siglongjmp), and when the signal came while it
+        held the C library's lock of syslog, it waits for that lock for good.
+        """
+        os.close(self._terminal)
         try:
             self._pptp.wait(10)
         except subprocess.TimeoutExpired:
