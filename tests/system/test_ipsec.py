@@ -1,32 +1,28 @@
 """IPsec between real sockets: what hosts send and see with the real daemon between them."""
 
-import socket
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from protocols import icmp, ipv4
 from protocols.addr import parse_ip, show_ip
 from protocols.esp.codec import Esp
-from protocols.ike.header import LENGTH, IkeHeader
 from protocols.ike.natt import KEEPALIVE, NON_ESP_MARKER
 from tests.netns import Namespace
 from tests.system.home import (
     CALLER,
     CLIENT,
-    PATIENCE,
     PEER,
     PUBLIC,
     SECOND,
     SERVER,
     Daemon,
-    Gre,
     Home,
     until,
 )
+from tests.system.ipsec import ESP, Udp, esp, ike, told
 
-ESP, ICMP, UDP = 50, 1, 17
+ICMP, UDP = 1, 17
 
 RULES = f"""
 [[masquerade]]
@@ -57,23 +53,6 @@ def nothing_of_the_test_before(daemon: Daemon) -> None:
         daemon.command("sessions", "kill", *known)
 
 
-class Udp:
-    """A UDP socket of a host."""
-
-    def __init__(self, host: Namespace, port: int) -> None:
-        with host.entered():
-            self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("0.0.0.0", port))
-        self.sock.settimeout(PATIENCE)
-
-    def send(self, payload: bytes, to: str, port: int) -> None:
-        self.sock.sendto(payload, (to, port))
-
-    def receive(self) -> tuple[bytes, str, int]:
-        payload, (address, port) = self.sock.recvfrom(65536)
-        return payload, address, port
-
-
 #: Opens a UDP socket of a host.
 Open = Callable[[Namespace, int], Udp]
 
@@ -89,24 +68,6 @@ def udp(house: Home) -> Iterator[Open]:
     yield open_one
     for one in opened:
         one.sock.close()
-
-
-def ike(initiator: int, responder: int = 0, *, exchange: int = 34, size: int = 0) -> bytes:
-    """An IKEv2 message of a host that began the IKE SA, or of the responder to it."""
-    flags = 0x08 if not responder else 0x28
-    header = IkeHeader(initiator, responder, exchange, 0, LENGTH + size, next_payload=33, flags=flags)
-    return header.to_bytes() + bytes(range(256)) * (size // 256) + bytes(size % 256)
-
-
-def esp(gre: Gre, src: str, dst: str, spi: int, sequence: int, payload: bytes = bytes(40), **ip: Any) -> None:
-    inner = Esp(spi, sequence, payload).to_bytes()
-    gre.send_packet(ipv4.build(src=parse_ip(src), dst=parse_ip(dst), protocol=ESP, payload=inner, **ip), dst)
-
-
-def told(packet: bytes) -> tuple[str, str, int, int]:
-    header = ipv4.Header.from_bytes(packet)
-    read = Esp.from_bytes(packet[header.length :])
-    return show_ip(header.src), show_ip(header.dst), read.spi, read.sequence
 
 
 def shake_hands(client: Udp, peer: Udp, cookie: int) -> None:
