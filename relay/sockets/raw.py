@@ -21,6 +21,8 @@ _SO_SNDBUFFORCE: Final = 32
 _SO_MEMINFO: Final = 55
 _SK_MEMINFO_RCVBUF: Final = 1
 _SK_MEMINFO_DROPS: Final = 8
+_IP_MTU_DISCOVER: Final = 10
+_IP_PMTUDISC_PROBE: Final = 3
 _SOL_RAW: Final = 255
 _ICMP_FILTER: Final = 1
 
@@ -78,6 +80,9 @@ def sender(send_buffer: int) -> socket.socket:
     sock = _raw(socket.IPPROTO_RAW, None)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 0)
+    # A router's packets are bound by the next link alone: what this host has learned of a path's MTU is not
+    # for them (anybody can make it up), and would have the kernel send errors about them to ourselves.
+    sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
     with contextlib.suppress(PermissionError):  # before Linux 5.17 this took CAP_NET_ADMIN
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, PRIORITY)
     _grow(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF, send_buffer)
