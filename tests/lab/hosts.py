@@ -31,7 +31,12 @@ _ESP = (
 )
 
 #: What a guest's kernel loads for the software in it; nothing is loaded on demand later.
-_MODULES: Final = {"ppp": "tun ppp_generic ppp_async ppp_mppe", "libreswan": _ESP, "strongswan": _ESP}
+_MODULES: Final = {
+    "ppp": "tun ppp_generic ppp_async ppp_mppe",
+    "libreswan": _ESP,
+    "strongswan": _ESP,
+    "vpnmasq": "veth",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,12 @@ class GuestJob:
 
         what = f"{self.guest.name}: the end of: {self.path.with_suffix('.cmd').read_text().strip()}"
         until(ended, what, within=within, every=0.02)
-        return Result(int(self._status()), self.path.with_suffix(".out").read_text(errors="replace"))
+        return Result(int(self._status()), self.said())
+
+    def said(self) -> str:
+        """What it has written so far."""
+        output = self.path.with_suffix(".out")
+        return output.read_text(errors="replace") if output.exists() else ""
 
     def _status(self) -> str:
         try:

@@ -109,21 +109,3 @@ def test_a_program_that_may_not_be_looked_at_is_named_by_its_user(box: Namespace
             # Who was known when there were privileges is known.
             (text,) = known.found(pptp=True, ipsec=False)
             assert text.startswith(f"pptpd (process {process}) on this host")
-
-
-def test_the_kernels_own_ipsec_is_noticed(box: Namespace) -> None:
-    added = subprocess.run(
-        (
-            *("ip", "xfrm", "state", "add", "src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp"),
-            *("spi", "0x1000", "enc", "cipher_null", "", "auth", "digest_null", ""),
-        ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if added.returncode:
-        pytest.skip(f"this kernel has no IPsec: {added.stderr.strip()}")
-    assert others.security_associations() == 1
-    (text,) = Others().found(pptp=True, ipsec=True)
-    assert text.startswith("this host has 1 IPsec SA of its own (ip xfrm state)")
-    assert Others().found(pptp=True, ipsec=False) == []
