@@ -1,4 +1,4 @@
-"""A host that is a VPN end itself (HOWTO §3.14): a kernel with keys, real libreswan, real pptpd, beside us."""
+"""A host that is a VPN end itself (HOWTO §3.14): a kernel with keys, real libreswan and pptpd beside us."""
 
 import json
 import tempfile
@@ -99,7 +99,8 @@ class Lab:
             Guest(network, directory, "host", HOST, software=("ppp", "libreswan", "vpnmasq"), memory=256),
             Guest(network, directory, "peer", PEER, software=("ppp", "libreswan")),
         ]
-        self.server = pptp.StubServer(Shelf(network, directory, "server", PPTP_SERVER))
+        self.shelf = Shelf(network, directory, "server", PPTP_SERVER)
+        pptp.StubServer(self.shelf)
         for guest in guests:
             guest.wait()
         self.host = OwnHost(guests[0])
@@ -133,6 +134,7 @@ def lab() -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="vpnmasq-real-") as name, Network(offloads=False) as network:
         lab = Lab(network, Path(name))
         yield lab
+        lab.shelf.close()
         lab.host.stop()
 
 
@@ -190,7 +192,7 @@ def test_the_host_is_a_pptp_server_and_a_client_has_ipsec_through_us(lab: Lab) -
         caller.dial(HOST)
         caller.connected()
         pinging = ping(lab.peer.host, served.inside, 30)
-        lab.server.host.start(f"exec {PYTHON} -c '{ANSWER}'")
+        lab.shelf.start(f"exec {PYTHON} -c '{ANSWER}'")
         asked = lab.inside(f"{PYTHON} -c '{ASK}' {PPTP_SERVER}")
         assert asked.splitlines() == ["00000000000000a1", "0000200100000001"]
         assert pinging.lost() == 0
