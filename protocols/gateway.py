@@ -8,16 +8,15 @@ have moved.
 
 import itertools
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import replace
-from typing import Any
 
 from protocols import hopeless, icmp, ipv4, quoted, tcp, udp
-from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side, StreamClose
+from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side
 from protocols.addr import UNSPECIFIED, Ip4
 from protocols.admission import Addresses, Admission
 from protocols.allocator import Random
 from protocols.bucket import TokenBucket
 from protocols.collisions import Collisions
+from protocols.continuity import Continuity
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.esp.flows import FlowTable as EspFlowTable
@@ -34,9 +33,8 @@ from protocols.policy import Policy, Refuse
 from protocols.pptp.tracker import PptpTracker
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session
-from protocols.snapshot import Snapshot, snapshot, values
-from protocols.snapshot.classes import SCHEMA
-from protocols.snapshot.graph import Record, SnapshotError
+from protocols.snapshot import Snapshot, snapshot
+from protocols.snapshot.graph import Record
 from protocols.udpflow import IpsecUdp
 
 #: Where an IP header names the protocol (RFC 791 §3.1).
@@ -95,6 +93,7 @@ class Gateway:
         self._forwards = Forwards(
             self._admission, self.registry, self.udp.natt.flows, random=random, offloads=self.offloads
         )
+        self._continuity = Continuity(self.registry, self._pptp, self.esp, self.udp, self._forwards)
         self._own_lanes: dict[int, Lane] = {
             ipv4.GRE: GreLane(self._flows),
             ipv4.ESP: EspLane(esp_flows),
@@ -141,14 +140,8 @@ class Gateway:
             return self._count([Drop(Reason.TOO_BIG), *answer])
         if header.dont_fragment and header.protocol != udp.PROTOCOL:
             return [self._drop(Reason.TOO_BIG)]
-        destination = Ip4(header.dst)
-        mtu = max(mtu, ipv4.SMALLEST_MTU)
-        if header.identification == 0 or header.dont_fragment:
-            # Raw sockets replace 0 by a number of their own (raw(7)), another one in each piece.
-            number = header.identification or 1 + self._random(0xFFFF)
-            numbered = replace(header, identification=number, dont_fragment=False)
-            packet = numbered.to_bytes() + packet[header.length :]
-        return [Send(piece, destination) for piece in ipv4.fragment(packet, mtu)]
+        pieces = ipv4.fragment_anyway(packet, mtu, self._random)
+        return [Send(piece, Ip4(header.dst)) for piece in pieces]
 
     def _unusual(self, side: Side, buffer: bytearray, length: int, now: float) -> Drop | list[Action]:
         packet = bytes(buffer[:length])
@@ -337,16 +330,7 @@ class Gateway:
 
     def records(self) -> Iterator[Record]:
         """What is to survive a restart, as plain data; anything may be done between two of them."""
-        registry = self.registry
-        yield SCHEMA.record(("carried", registry.carried_outbound, registry.carried_inbound))
-        for part, records in (
-            ("pptp", self._pptp.records()),
-            ("esp", self.esp.survival.records()),
-            ("udp", self.udp.records()),
-            ("forward", self._forwards.records()),
-        ):
-            for record in records:
-                yield SCHEMA.record((part, *record))
+        return self._continuity.records()
 
     def snapshot(self, *, now: float) -> Snapshot:
         """All of it at once."""
@@ -361,32 +345,11 @@ class Gateway:
         Raises:
             SnapshotError: it cannot be read.
         """
-        actions: list[Action] = []
-        try:
-            for part, record in values(taken):
-                actions += self._adopt(part, record, streams, now)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise SnapshotError(f"a record is not what it says ({error!r})") from error
-        self.registry.in_order()
-        known = self._pptp.streams() | self._forwards.streams()
-        known |= {action.stream for action in actions if isinstance(action, StreamClose)}
+        actions = self._continuity.adopt(taken, streams, now=now)
+        known = self._continuity.streams()
         self._streams = itertools.count(1 + max(streams | known, default=0))
-        actions += [StreamClose(stream, abort=True) for stream in sorted(streams - known)]
         opened: list[Action] = [SessionOpened(session) for session in self.registry]
         return [*opened, *self._count(actions), *self._reconsider(now)]
-
-    def _adopt(self, part: str, record: tuple[Any, ...], streams: Set[int], now: float) -> list[Action]:
-        if part == "carried":
-            self.registry.carried_outbound, self.registry.carried_inbound = record
-        elif part == "pptp":
-            return self._pptp.adopt(*record, streams=streams, now=now)
-        elif part == "esp":
-            self.esp.survival.adopt(*record)
-        elif part == "forward":
-            self._forwards.adopt(*record, streams=streams)
-        else:
-            self.udp.adopt(*record)
-        return []
 
     # -- the kernel ------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from protocols.allocator import Random
 from protocols.checksum import checksum
 from protocols.drops import Reason
 from protocols.errors import DecodeError
@@ -230,6 +231,20 @@ def fragment(packet: bytes, mtu: int) -> list[bytes]:
         at += len(piece)
         options = _copied(header.options)
     return pieces
+
+
+def fragment_anyway(packet: bytes, mtu: int, random: Random) -> list[bytes]:
+    """Cut a packet whatever it says of fragments, and however small its link says to be.
+
+    Raw sockets replace the identification 0 by a number of their own (raw(7)), another one in each piece; so
+    a packet without gets one, which ``random`` chooses.
+    """
+    header = Header.from_bytes(packet, verify=False)
+    if header.identification == 0 or header.dont_fragment:
+        number = header.identification or 1 + random(0xFFFF)
+        numbered = replace(header, identification=number, dont_fragment=False)
+        packet = numbered.to_bytes() + packet[header.length :]
+    return fragment(packet, max(mtu, SMALLEST_MTU))
 
 
 def _copied(options: bytes) -> bytes:

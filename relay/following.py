@@ -49,6 +49,8 @@ class Follower:
     #: Of the interfaces whose sockets are open: another number is another interface.
     indexes: dict[str, int | None] = field(default_factory=dict)
     listeners: list[Told] = field(default_factory=list)
+    #: What is to be said of the public side.
+    attention: list[str] = field(default_factory=list)
     _newest: tuple[Scene, float] | None = None
 
     @property
@@ -103,7 +105,8 @@ class Follower:
             self.interceptor.wan = now.interface.name
             self.indexes.pop(before.interface.name, None)
         await self._replaced(now.interface)
-        self.service.uplink_attention = list(uplink.remarks(self.settings(), now))
+        self.attention = list(uplink.remarks(self.settings(), now))
+        self.service.waiting = self.attention[0] if now.address is None else ""
         await self._live_at(before, now, since)
 
     async def _replaced(self, interface: Interface) -> None:

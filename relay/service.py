@@ -57,12 +57,11 @@ class Service:
     fastpath_mode: str
     started_at: float
     state: str = "starting"
-    attention: list[str] = field(default_factory=list)
     others: Others = field(default_factory=Others)
-    #: What is to be said of the public side.
-    uplink_attention: list[str] = field(default_factory=list)
-    #: What others have to say, who keep their lists up to date.
-    remarks: list[list[str]] = field(default_factory=list)
+    #: Asked for what an operator should look at now, in whole sentences.
+    remarks: list[Callable[[], Iterable[str]]] = field(default_factory=list)
+    #: Why there is no public address; empty when there is one.
+    waiting: str = ""
     #: Writes down what is to survive; None when nothing is.
     keeper: Keeper | None = None
     datapath: Datapath = field(init=False)
@@ -152,7 +151,7 @@ class Service:
             ddns=self.names.status(),
             traffic=self._traffic(sessions),
             kernel_traffic=_both(self.gateway.offloads.outbound, self.gateway.offloads.inbound),
-            attention=self._attention(),
+            attention=[text for remarks in (*self.remarks, self._seen) for text in remarks()],
         )
 
     def sessions(self) -> Iterable[Session]:
@@ -197,8 +196,8 @@ class Service:
 
     def summary(self) -> str:
         """What we are doing, in one line."""
-        if self.wan.address is None and self.uplink_attention:
-            return self.uplink_attention[0]
+        if self.wan.address is None and self.waiting:
+            return self.waiting
         number = len(self.gateway.registry)
         return f"{number} session{'' if number == 1 else 's'} on {self.wan.address or 'no address yet'}"
 
@@ -244,12 +243,6 @@ class Service:
             )
             for role, name, protocols in rules
         ]
-
-    def _attention(self) -> list[str]:
-        link = (self.uplink_attention, self.names.problems(), self.links.failures.values())
-        host = (self.attention, self.others.remarks, self.station.attention)
-        parts = (*link, *host, *self.remarks, self._seen())
-        return [text for part in parts for text in part]
 
     def _seen(self) -> list[str]:
         """What came that cannot work, or is odd."""
