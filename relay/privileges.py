@@ -51,10 +51,10 @@ KEPT: Final = frozenset(Capability) - {Capability.CAP_BPF}
 _INHERITED: Final = frozenset({Capability.CAP_NET_ADMIN})
 
 _PURPOSE: Final = {
-    Capability.CAP_NET_RAW: "GRE and ICMP travel through raw sockets",
+    Capability.CAP_NET_RAW: "GRE, ESP, IPsec's UDP and ICMP travel through raw sockets",
     Capability.CAP_NET_ADMIN: "transit traffic is intercepted by policy routing and transparent sockets; "
     "without it only relay style works (masquerade with `listen`, expose with source = 'gateway')",
-    Capability.CAP_NET_BIND_SERVICE: "forwarded ports may be below 1024",
+    Capability.CAP_NET_BIND_SERVICE: "udp/500 of IPsec, and ports below 1024 that are forwarded",
     Capability.CAP_BPF: "the fast path is a program in the kernel; it can do without, if it is not required",
 }
 

@@ -1,7 +1,7 @@
 """What does not fit together, though every value by itself is right.
 
-Each check yields (path, message, advice); a path has indices into the given Config. Tables that could not
-be validated are in ``broken`` and hold defaults: checks that need them are left out.
+Each check yields (path, message, advice); a path has indices into the given Config. Keys and tables that are
+wrong by themselves are in ``wrong`` and hold defaults: checks that compare something with them are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +24,10 @@ _CARRIED = {
 _LOOPBACK = Network.parse("127.0.0.0/8")
 
 
-def contradictions(config: Config, broken: frozenset[str] = frozenset()) -> Found:
+def contradictions(config: Config, wrong: frozenset[KeyPath] = frozenset()) -> Found:
     """Yield everything that does not fit together."""
     for check, needed in _CHECKS:
-        if not broken.intersection(needed):
+        if not any(key in wrong or key[:1] in wrong for key in needed):
             yield from check(config)
 
 
@@ -106,13 +106,17 @@ def _listen(config: Config) -> Found:
                 f"listen = {rule.listen} leads to no single server",
                 advice,
             )
-        if not inside(config.lan.networks, rule.listen):
-            advice = "listen is an address of this machine that clients dial, so inside lan.networks"
-            yield ("masquerade", index, "listen"), f"{rule.listen} is outside lan.networks", advice
     for (first, one), (second, two) in combinations(enumerate(config.masquerade), 2):
         if one.listen and one.listen == two.listen and set(one.proto) & set(two.proto):
             message = f'{two.listen} is the listen address of "{one.name}" (masquerade[{first}]) already'
             yield ("masquerade", second, "listen"), message, "each rule needs an address of its own"
+
+
+def _listen_inside(config: Config) -> Found:
+    for index, rule in enumerate(config.masquerade):
+        if rule.listen is not None and not inside(config.lan.networks, rule.listen):
+            advice = "listen is an address of this machine that clients dial, so inside lan.networks"
+            yield ("masquerade", index, "listen"), f"{rule.listen} is outside lan.networks", advice
 
 
 def _servers_inside(config: Config) -> Found:
@@ -153,9 +157,6 @@ def _forwards(config: Config) -> Found:
             message = f"{rule.listen} is taken by {taken[rule.listen]}"
             yield ("forward", index, "listen"), message, "one thing can listen there: leave one of them out"
         taken.setdefault(rule.listen, f'"{rule.name}" (forward[{index}])')
-        if rule.listen.startswith("udp/") and _is_given_out(config, int(rule.listen[4:])):
-            message = f"{rule.listen} is one of ipsec.ports, which stand for ports of inside hosts"
-            yield ("forward", index, "listen"), message, "leave it out of ipsec.ports"
         if rule.listen.startswith("ip/") and rule.source == "gateway":
             message = f"{rule.listen} has no ports, so a server that sees our address cannot tell peers apart"
             yield ("forward", index, "source"), message, 'write source = "keep"'
@@ -164,18 +165,29 @@ def _forwards(config: Config) -> Found:
             yield ("forward", index, "server"), f"{rule.listen} has no ports", advice
 
 
+def _ports(config: Config) -> Found:
+    for index, rule in enumerate(config.forward):
+        if rule.listen.startswith("udp/") and _is_given_out(config, int(rule.listen[4:])):
+            message = f"{rule.listen} is one of ipsec.ports, which stand for ports of inside hosts"
+            yield ("forward", index, "listen"), message, "leave it out of ipsec.ports"
+
+
 def _is_given_out(config: Config, port: int) -> bool:
     first, last = config.ipsec.ports.split("-")
     protocols = [rule.proto for rule in config.masquerade] + [rule.proto for rule in config.expose]
     return any("ipsec" in proto for proto in protocols) and int(first) <= port <= int(last)
 
 
-def _api(config: Config) -> Found:
+def _token(config: Config) -> Found:
     api = config.api
     if api.token is not None and api.token_file:
         yield ("api", "token_file"), "api.token is given as well", "keep one of them"
     if api.token is not None and not api.token.get_secret_value():
         yield ("api", "token"), "is empty", "write a token, such as the output of: openssl rand -hex 32"
+
+
+def _open_api(config: Config) -> Found:
+    api = config.api
     host = api.http.partition(":")[0]
     if host and parse_ip(host) not in _LOOPBACK and api.token is None and not api.token_file:
         message = f"{api.http} is not loopback, and there is no token"
@@ -196,17 +208,22 @@ def _ddns(config: Config) -> Found:
             yield ("ddns", index, "url"), "is no address of the web", "write one that begins with https://"
 
 
-#: Each check with the tables it looks at.
-_CHECKS: tuple[tuple[Callable[[Config], Found], tuple[str, ...]], ...] = (
-    (_interfaces, ("wan", "lan")),
-    (_wan_address, ("wan", "lan")),
+_WAN, _LAN, _NETWORKS = ("wan", "interface"), ("lan", "interfaces"), ("lan", "networks")
+_TOKENS = (("api", "token"), ("api", "token_file"))
+#: Each check with the keys, not those of rules, that it compares with something.
+_CHECKS: tuple[tuple[Callable[[Config], Found], tuple[KeyPath, ...]], ...] = (
+    (_interfaces, (_WAN, _LAN)),
+    (_wan_address, (("wan", "address"), _NETWORKS)),
     (_names, ()),
     (_protocols, ()),
-    (_clients, ("lan",)),
-    (_listen, ("lan",)),
-    (_servers_inside, ("lan",)),
+    (_clients, (_NETWORKS,)),
+    (_listen, ()),
+    (_listen_inside, (_NETWORKS,)),
+    (_servers_inside, (_NETWORKS,)),
     (_ambiguous, ()),
     (_forwards, ()),
-    (_api, ("api",)),
+    (_ports, (("ipsec", "ports"),)),
+    (_token, _TOKENS),
+    (_open_api, (("api", "http"), *_TOKENS)),
     (_ddns, ()),
 )

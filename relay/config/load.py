@@ -13,6 +13,7 @@ from relay.config.explain import explain
 from relay.config.locator import KeyPath
 from relay.config.models import RULE_KINDS, Config
 from relay.config.problems import ConfigError, InputError, Problem
+from relay.config.salvage import Salvage, salvage
 from relay.config.settings import Settings
 from relay.config.sources import LARGEST_SECRET, Sources, read_sources, read_text
 
@@ -31,11 +32,14 @@ def load(path: Path | None, sets: Sequence[str] = (), environ: Mapping[str, str]
     sources = read_sources(path, sets, environ or {})
     problems = sources.problems
     _name_rules(sources.tree)
-    config, broken, kept = _validate(sources, problems)
+    found = _validate(sources, problems)
+    config = found.config
     if not sources.unreadable:
-        for place, message, advice in contradictions(config, broken):
-            problems.append(_problem(sources, _original(place, kept), message, advice))
-    token = "" if "api" in broken else _token(config, sources, problems)
+        for key, message, advice in contradictions(config, found.wrong):
+            place = found.place(key)
+            if not found.is_wrong(place):
+                problems.append(_problem(sources, place, message, advice))
+    token = "" if found.is_wrong(("api", "token_file")) else _token(config, sources, problems)
     if problems:
         raise ConfigError(_sorted(problems, sources))
     origins = {keys.show_path(place): sources.origins.of(place) for place, _, _ in keys.leaves(config)}
@@ -51,41 +55,23 @@ def _name_rules(tree: dict[str, Any]) -> None:
                 rule["name"] = f"{kind}-{number}"
 
 
-def _validate(
-    sources: Sources, problems: list[Problem]
-) -> tuple[Config, frozenset[str], dict[str, list[int]]]:
-    """Return what is valid, the tables that were left out, and which rules of each kind were kept."""
-    tree = sources.tree
-    kept = {kind: list(range(len(tree[kind]))) for kind in RULE_KINDS if isinstance(tree.get(kind), list)}
+def _validate(sources: Sources, problems: list[Problem]) -> Salvage:
+    """Return what is valid; what is not is added to the problems."""
+    faults: list[KeyPath] = []
     try:
-        return Config.model_validate(tree), frozenset(), kept
+        Config.model_validate(sources.tree)
     except ValidationError as error:
-        errors = _without_echoes(error.errors(include_url=False))
-    broken: set[str] = set()
-    for details in errors:
-        place, message, advice = explain(details)
-        problems.append(_problem(sources, place, message, advice))
-        if len(place) > 1 and place[0] in kept and isinstance(place[1], int):
-            kept[str(place[0])] = [index for index in kept[str(place[0])] if index != place[1]]
-        else:
-            broken.add(str(place[0]))
-    sound = {key: value for key, value in tree.items() if key not in broken}
-    for kind, indices in kept.items():
-        sound[kind] = [tree[kind][index] for index in indices]
-    return Config.model_validate(sound), frozenset(broken), kept
+        for details in _without_echoes(error.errors(include_url=False)):
+            place, message, advice = explain(details)
+            problems.append(_problem(sources, place, message, advice))
+            faults.append(place)
+    return salvage(sources.tree, faults)
 
 
 def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     """Leave out "too short" for lists whose items are wrong: pydantic counts the right ones alone."""
     inner = {details["loc"][:-1] for details in errors}
     return [details for details in errors if details["type"] != "too_short" or details["loc"] not in inner]
-
-
-def _original(place: KeyPath, kept: dict[str, list[int]]) -> KeyPath:
-    """Turn the index of a rule among the valid ones into its index in the source."""
-    if len(place) > 1 and place[0] in kept and isinstance(place[1], int):
-        return (place[0], kept[str(place[0])][place[1]], *place[2:])
-    return place
 
 
 def _token(config: Config, sources: Sources, problems: list[Problem]) -> str:

@@ -53,4 +53,6 @@ def show_value(value: object) -> str:
         return f"[{', '.join(show_value(item) for item in value)}]"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return "–" if value is None else str(value)
