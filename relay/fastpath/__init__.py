@@ -5,7 +5,7 @@
     handover  moves flows between the sockets and the kernel
     kernel    the fast path itself
     libbpf    loads the program; the only file that knows libbpf
-    links     attaches it to interfaces
+    links     attaches it to interfaces; filters: whether others have, too
     null      the twin that carries nothing, and says why
     routes    where a flow's packets leave
     ways      … and follows that when routes change

@@ -64,8 +64,9 @@ class Handover:
         self._following = False
         self._subscription = None if fastpath.reason else subscription()
         self._ticker = Ticker(1 / LOOKS, self.look)
-        #: By interface, why the fast path does not see its packets.
-        self.problems: dict[str, str] = {}
+        #: The interfaces whose packets it sees, and why it does not see those of others.
+        self._attached: dict[str, Side] = {}
+        self._problems: dict[str, tuple[Side, str]] = {}
 
     def __enter__(self) -> Self:
         if self._subscription is not None:
@@ -83,12 +84,12 @@ class Handover:
     @property
     def reason(self) -> str:
         """Why nothing, or not everything, is carried by the kernel; empty when all that can is."""
-        return self._fastpath.reason or "; ".join(self.problems.values())
+        return self._fastpath.reason or "; ".join(dict.fromkeys(text for _, text in self._problems.values()))
 
     @property
     def active(self) -> bool:
-        """Whether there is a fast path."""
-        return not self._fastpath.reason
+        """Whether there is a fast path, and interfaces that it can be used at."""
+        return not self._fastpath.reason and bool(self._attached or not self._problems)
 
     @property
     def carries(self) -> int:
@@ -108,19 +109,30 @@ class Handover:
         Raises:
             KernelError: it refuses, and the fast path is required.
         """
-        self.problems.pop(name, None)
+        self._forget(name)
         try:
             self._fastpath.attach(name, side)
         except KernelError as error:
             if self._required:
                 raise
-            self.problems[name] = str(error)
+            self._problems[name] = side, str(error)
             _log.warning("no fast path", interface=name, reason=str(error))
+        else:
+            self._attached[name] = side
 
     def detach(self, name: str) -> None:
         """The interface is used no more."""
-        self.problems.pop(name, None)
+        self._forget(name)
         self._fastpath.detach(name)
+
+    def _forget(self, name: str) -> None:
+        self._attached.pop(name, None)
+        self._problems.pop(name, None)
+
+    def _is_blind(self, side: Side) -> bool:
+        """Whether the fast path will see no packet of a side, as far as can be told."""
+        failed = any(where is side for where, _ in self._problems.values())
+        return failed and side not in self._attached.values()
 
     # -- flows -----------------------------------------------------------------------------------------
 
@@ -139,7 +151,7 @@ class Handover:
         self._drain()
         pending, self._pending = self._pending, {}
         for flow, shortcut in pending.items():
-            if not self._fastpath.offload(flow, shortcut):
+            if self._is_blind(shortcut.side) or not self._fastpath.offload(flow, shortcut):
                 self._gateway.offload_refused(flow)
 
     def look(self) -> None:

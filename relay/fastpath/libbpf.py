@@ -19,9 +19,11 @@ _LIBRARY: Final = "libbpf.so.1"
 _BPF_ANY: Final = 0
 _BPF_LINK_CREATE: Final = 28
 _BPF_TCX_INGRESS: Final = 46
+_BPF_F_ANY_ALIGNMENT: Final = 2
 
 # bpf/libbpf.h: enum bpf_tc_attach_point
 _BPF_TC_INGRESS: Final = 1
+_BPF_TC_EGRESS: Final = 2
 _BPF_TC_F_REPLACE: Final = 1
 
 #: Of our clsact filters: before most people's own.
@@ -29,6 +31,9 @@ _PRIORITY: Final = 0x4D51
 
 #: bpf(2) by the machine (asm/unistd.h): libc has no function for it.
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "armv7l": 386, "i686": 357, "ppc64le": 361}
+
+#: Machines whose processors read words at any address.
+_UNALIGNED: Final = frozenset({"x86_64", "i686", "aarch64", "ppc64le"})
 
 #: What a verifier says is long, and its last lines are the ones that matter.
 _LAST_WORDS: Final = 3
@@ -89,7 +94,7 @@ class Libbpf:
         # Kept, for the library calls it for as long as it lives.
         self._print = _Print(self._listen)
         lib.libbpf_set_print(self._print)
-        for name in ("open_file", "find_map_by_name", "find_program_by_name"):
+        for name in ("open_file", "next_program", "find_map_by_name", "find_program_by_name"):
             getattr(lib, f"bpf_object__{name}").restype = ctypes.c_void_p
 
     def _listen(self, level: int, form: bytes, arguments: int) -> int:
@@ -99,11 +104,13 @@ class Libbpf:
             self._said += [line.strip() for line in text.value.decode(errors="replace").splitlines()]
         return 0
 
-    def _refused(self, doing: str, code: int) -> KernelError:
+    def _refused(self, doing: str, code: int, lacking: str = "") -> KernelError:
+        """``lacking``: what helps where the kernel does not know what it is asked for."""
         code = abs(code)
         said, self._said = [line for line in self._said if line], []
         why = "; ".join([os.strerror(code), *said[-_LAST_WORDS:]])
-        remedy = "run as root or with CAP_BPF and CAP_NET_ADMIN" if code == errno.EPERM else ""
+        helps = {errno.EPERM: "run as root or with CAP_BPF and CAP_NET_ADMIN", errno.ENOENT: lacking}
+        remedy = helps.get(code, "")
         return KernelError(f"{doing}: {why}", remedy)
 
     def _failed(self, doing: str) -> KernelError:
@@ -126,6 +133,7 @@ class Libbpf:
         try:
             for name, most in sizes.items():
                 lib.bpf_map__set_max_entries(ctypes.c_void_p(loaded.map(name)), ctypes.c_uint32(most))
+            self._allow_any_alignment(handle)
             code = lib.bpf_object__load(ctypes.c_void_p(handle))
             if code:
                 raise self._refused("load the program", code)
@@ -133,6 +141,21 @@ class Libbpf:
             loaded.close()
             raise
         return loaded
+
+    def _allow_any_alignment(self, handle: int) -> None:
+        """On processors that read at any address, also where the kernel was not built for them alone.
+
+        Behind an Ethernet header the words of IP are aligned, without one (tun, ppp) they are not: some
+        kernels refuse that (user-mode-linux does, whatever processor it runs on).
+        """
+        if os.uname().machine not in _UNALIGNED:
+            return
+        program = None
+        while program := self._lib.bpf_object__next_program(
+            ctypes.c_void_p(handle), ctypes.c_void_p(program)
+        ):
+            flags = ctypes.c_uint32(_BPF_F_ANY_ALIGNMENT)
+            self._lib.bpf_program__set_flags(ctypes.c_void_p(program), flags)
 
     def close(self, handle: int) -> None:
         """Free an object: what nothing else holds is gone from the kernel."""
@@ -193,26 +216,46 @@ class Libbpf:
             raise OSError(code, os.strerror(code))
         return fd
 
-    def attach(self, program: int, interface: int, handle: int) -> None:
-        """Attach a program to an interface's ingress by clsact, in place of another with this handle.
+    def make_hook(self, interface: int) -> bool:
+        """Give an interface a clsact qdisc; False when it has one.
 
         Raises:
             KernelError: the kernel refuses.
         """
         self._said.clear()
-        hook = _hook(interface)
-        code = self._lib.bpf_tc_hook_create(ctypes.byref(hook))
+        code = self._lib.bpf_tc_hook_create(ctypes.byref(_hook(interface)))
         if code not in (0, -errno.EEXIST):
-            raise self._refused("make a clsact qdisc", code)
+            raise self._refused("make a clsact qdisc", code, "modprobe sch_ingress cls_bpf")
+        return bool(code == 0)
+
+    def remove_hook(self, interface: int) -> None:
+        """Take the qdisc away, with all filters that it has; none is no error."""
+        hook = _hook(interface)
+        hook.attach_point |= _BPF_TC_EGRESS
+        self._lib.bpf_tc_hook_destroy(ctypes.byref(hook))
+
+    def attach(self, program: int, interface: int, handle: int) -> int:
+        """Attach a program to a clsact qdisc's ingress, in place of another with this handle; its number.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        self._said.clear()
         opts = _opts(handle, prog_fd=program, flags=_BPF_TC_F_REPLACE)
-        code = self._lib.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(opts))
+        code = self._lib.bpf_tc_attach(ctypes.byref(_hook(interface)), ctypes.byref(opts))
         if code:
-            raise self._refused("attach the program", code)
+            raise self._refused("attach the program", code, "modprobe cls_bpf")
+        return int(opts.prog_id)
+
+    def attached(self, interface: int, handle: int) -> int:
+        """The number of the program that is attached with this handle; 0: none."""
+        opts = _opts(handle)
+        failed = self._lib.bpf_tc_query(ctypes.byref(_hook(interface)), ctypes.byref(opts))
+        return 0 if failed else int(opts.prog_id)
 
     def detach(self, interface: int, handle: int) -> None:
-        """Take what ``attach`` has put there away. The qdisc stays: others may use it."""
-        hook, opts = _hook(interface), _opts(handle)
-        self._lib.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(opts))
+        """Take what ``attach`` has put there away."""
+        self._lib.bpf_tc_detach(ctypes.byref(_hook(interface)), ctypes.byref(_opts(handle)))
 
 
 def _opts(handle: int, **fields: int) -> _TcOpts:

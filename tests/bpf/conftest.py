@@ -7,6 +7,8 @@ import pytest
 
 from tests.bpf.kernel import Program, built, loaded
 
+pytest.register_assert_rewrite("tests.bpf.wires")
+
 _reason = functools.cache(built)
 
 
