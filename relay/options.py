@@ -13,6 +13,10 @@ DEFAULT_DRAIN = 10.0
 RULE_VARIABLES = ("VPNMASQ_MASQUERADE", "VPNMASQ_EXPOSE", "VPNMASQ_FORWARD")
 
 
+#: The control socket for every command, and for the daemon if nothing else names one.
+SOCKET_VARIABLE = "VPNMASQ_SOCKET"
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """The command line of ``vpnmasq run``."""
@@ -46,3 +50,14 @@ def find_config(given: Path | None, environ: Mapping[str, str]) -> Path | None:
         f"{DEFAULT_CONFIG}: no such configuration file; name one with -c FILE, "
         f"or give rules in {RULE_VARIABLES[0]} or {RULE_VARIABLES[1]}"
     )
+
+
+def with_socket(sets: tuple[str, ...], socket: str | None, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the ``--set`` arguments with the control socket that --socket or the environment names.
+
+    As everywhere, what stands on the command line holds before the environment.
+    """
+    if socket is None:
+        return sets
+    named = f"api.socket={socket}"
+    return (named, *sets) if socket == environ.get(SOCKET_VARIABLE) else (*sets, named)

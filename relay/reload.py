@@ -11,7 +11,7 @@ from relay.config import ConfigError, Settings
 from relay.config.capabilities import needed_capabilities
 from relay.control.daemon import ReloadRefused
 from relay.kernel import KernelError
-from relay.options import RunOptions
+from relay.options import RunOptions, with_socket
 from relay.plan import Plan
 from relay.premises import Premises
 from relay.privileges import Capability
@@ -25,7 +25,7 @@ def load(options: RunOptions) -> Settings:
     Raises:
         ConfigError: they are wrong.
     """
-    sets = options.sets if options.socket is None else (*options.sets, f"api.socket={options.socket}")
+    sets = with_socket(options.sets, options.socket, os.environ)
     return config.load(options.config, sets, os.environ)
 
 

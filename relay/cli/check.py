@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from relay import addresses, privileges
+from relay.cli.everywhere import named_socket
 from relay.cli.exits import Exit
 from relay.config import ConfigError, Problem, Settings, load
 from relay.config.capabilities import Way, needed_capabilities, ways
@@ -18,7 +19,7 @@ from relay.config.cautions import address_cautions, cautions
 from relay.config.firewall import Advice, firewall_lines
 from relay.config.interfaces import lan_interfaces
 from relay.kernel import KernelError
-from relay.options import DEFAULT_CONFIG, find_config
+from relay.options import DEFAULT_CONFIG, find_config, with_socket
 
 SCHEMA = "vpnmasq.check/1"
 #: Stand for interfaces that "auto" does not find now.
@@ -63,6 +64,7 @@ def command(ctx: click.Context, config: Path | None, sets: tuple[str, ...], as_j
             raise click.BadParameter(f"{one!r} is not KEY=VALUE", ctx, param_hint="--set")
     settings: Settings | None = None
     try:
+        sets = with_socket(sets, named_socket(), os.environ)
         settings = load(find_config(config, os.environ), sets, os.environ)
         problems: list[Problem] = []
     except FileNotFoundError as missing:

@@ -18,12 +18,16 @@ import click
 
 from relay.cli.everywhere import inherited, named_socket
 from relay.cli.exits import Exit
+from relay.cli.text import plain
 from relay.options import DEFAULT_SOCKET
 
 #: Seconds to wait for an answer.
 DEFAULT_TIMEOUT = 5.0
 #: Seconds that completing a word may hold up a keystroke.
 COMPLETION_TIMEOUT = 0.5
+
+#: Version of every schema these commands read.
+_VERSION = "1"
 
 Document = dict[str, Any]
 
@@ -145,17 +149,33 @@ def decode(status: int, text: str) -> Document:
     """Return the document of a good answer.
 
     Raises:
-        Failure: the answer is a refusal; its exit status follows from the HTTP status.
+        Failure: the answer is a refusal, whose exit status follows from the HTTP status; or as ``parse``.
+    """
+    document = parse(text)
+    if status != http.client.OK:
+        _refused(status, document)
+    return document
+
+
+def parse(text: str) -> Document:
+    """Return the document of any answer.
+
+    Raises:
+        Failure: it is none of vpnmasq's, or one of a schema that these commands do not know.
     """
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise Failure(f"the daemon's answer is not JSON (HTTP {status})", Exit.FAILED) from error
-    if not isinstance(document, dict):
-        raise Failure(f"the daemon's answer is not a document (HTTP {status})", Exit.FAILED)
-    if status != http.client.OK:
-        _refused(status, document)
-    return document
+        raise Failure("the answer is not JSON: is it vpnmasq that listens there?") from error
+    schema = document.get("schema", "") if isinstance(document, dict) else ""
+    family, _, number = str(schema).rpartition("/")
+    if not family.startswith("vpnmasq."):
+        raise Failure("the answer is not a document of vpnmasq: what listens there?")
+    if number != _VERSION:
+        text = f"the daemon answers with {schema}, and this command knows version {_VERSION}"
+        raise Failure(f"{plain(text)}: use the command that came with the daemon")
+    known: Document = document
+    return known
 
 
 def _refused(status: int, document: Document) -> NoReturn:

@@ -1,12 +1,11 @@
 """``vpnmasq events``: what happens, as it happens."""
 
-import json
 from datetime import datetime
 from typing import Any
 
 import click
 
-from relay.cli.client import Client, Failure, as_json, asks
+from relay.cli.client import Client, Failure, as_json, asks, parse
 from relay.cli.exits import Exit
 from relay.cli.text import plain
 
@@ -25,7 +24,7 @@ def command(client: Client, *, as_json: bool) -> None:
     """
     event: dict[str, Any] = {}
     for line in client.lines("/v1/events"):
-        event = json.loads(line)
+        event = parse(line)
         click.echo(line if as_json else _readable(event), nl=not as_json)
     if event.get("event") == "cut-off":
         why = plain(event.get("why", ""))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from relay.options import DEFAULT_SOCKET
+from relay.options import DEFAULT_SOCKET, SOCKET_VARIABLE
 
 
 def named_socket() -> str | None:
@@ -47,7 +47,7 @@ def _option(**more: Any) -> click.Option:
         metavar="PATH",
         expose_value=False,
         callback=_remember,
-        help=f"Control socket of the daemon.  [default: {DEFAULT_SOCKET}; env: VPNMASQ_SOCKET]",
+        help=f"Control socket of the daemon.  [default: {DEFAULT_SOCKET}; env: {SOCKET_VARIABLE}]",
         **more,
     )
 
@@ -55,4 +55,4 @@ def _option(**more: Any) -> click.Option:
 #: After a command. Not from the environment: that must not go before what stands before the command.
 _SOCKET = _option()
 #: Before the command.
-SOCKET = _option(envvar="VPNMASQ_SOCKET")
+SOCKET = _option(envvar=SOCKET_VARIABLE)

@@ -1,13 +1,12 @@
 """``vpnmasq sessions``: the registry."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from relay.cli.client import COMPLETION_TIMEOUT, Client, Failure, as_json, asks, decode
+from relay.cli.client import COMPLETION_TIMEOUT, Client, Failure, as_json, asks, decode, parse
 from relay.cli.exits import Exit
 from relay.cli.text import field, octets, plain, span, table
 from relay.options import DEFAULT_SOCKET
@@ -65,7 +64,7 @@ def kill(client: Client, ids: tuple[str, ...], *, as_json: bool) -> None:
     Exit status: 0 all were ended, 1 some of the IDs are unknown, 5 all of them are.
     """
     status, text = client.ask("POST", "/v1/sessions/kill", {"ids": list(ids)})
-    document = json.loads(text) if status == 404 else decode(status, text)
+    document = parse(text) if status == 404 else decode(status, text)
     if "killed" not in document:
         decode(status, text)
     if as_json:

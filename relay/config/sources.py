@@ -18,10 +18,11 @@ from relay.config.origins import Layer, Origin, Origins
 from relay.config.problems import InputError, Problem
 from relay.config.ruletext import read_rules
 from relay.config.values import printable
+from relay.options import SOCKET_VARIABLE
 
 PREFIX = "VPNMASQ_"
 #: The command line's own variable, which names the control socket to talk to.
-NOT_KEYS = frozenset({"VPNMASQ_SOCKET"})
+NOT_KEYS = frozenset({SOCKET_VARIABLE})
 #: Octets; a configuration with thousands of rules has some hundred thousand.
 LARGEST_FILE = 4 << 20
 LARGEST_SECRET = 64 << 10

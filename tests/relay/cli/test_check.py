@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from relay.cli import main
 from relay.cli.check import command, examine, show
 from relay.config import load
 from tests.relay.cli.program import ANSI, on_terminal
@@ -195,3 +196,25 @@ def test_what_the_privileges_of_the_process_allow(path: Path, dropped: str, allo
     assert [entry["way"] for entry in document["allowed"] if entry["allowed"]] == allowed
     name = f"CAP_{dropped.removeprefix('-').upper()}"
     assert all(name in entry["missing"] for entry in document["allowed"] if not entry["allowed"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        pytest.param(["check"], "/run/environment", id="environment"),
+        pytest.param(["check", "--set", "api.socket=/run/set"], "/run/set", id="set-before-environment"),
+        pytest.param(["check", "--socket", "/run/option"], "/run/option", id="option"),
+        pytest.param(
+            ["--socket", "/run/option", "check", "--set", "api.socket=/run/set"],
+            "/run/option",
+            id="option-before-set",
+        ),
+    ],
+)
+def test_the_control_socket_is_the_one_that_run_would_use(
+    path: Path, arguments: list[str], named: str
+) -> None:
+    environment = {"VPNMASQ_SOCKET": "/run/environment"}
+    done = CliRunner().invoke(main, [*arguments, "-c", str(path), "--json"], env=environment)
+    (shown,) = [row for row in json.loads(done.stdout)["settings"] if row["key"] == "api.socket"]
+    assert shown["value"] == named

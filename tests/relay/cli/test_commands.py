@@ -3,9 +3,8 @@
 import io
 import json
 import signal
-import socket
 from collections.abc import Iterator
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import click
@@ -19,7 +18,7 @@ from relay.cli.exits import Exit
 from relay.control.daemon import Link, ReloadRefused
 from tests.relay.cli.program import ANSI, BOUND, environment, on_terminal, started, vpnmasq
 from tests.relay.control.credentials import READERS, as_other, as_root, forks
-from tests.relay.control.stand_in import Served, StandIn, place, serving, session
+from tests.relay.control.stand_in import Served, StandIn, serving, session
 
 
 @pytest.fixture
@@ -219,18 +218,6 @@ def test_a_daemon_that_does_not_answer_times_out(served: Served) -> None:
     done = vpnmasq("--socket", served.path, "status", "--timeout", "0.2")
     assert done.returncode == Exit.TIMED_OUT
     assert "no answer within 0.2 s" in done.stderr
-
-
-def test_something_else_behind_the_socket_is_named() -> None:
-    with place() as directory, closing(socket.socket(socket.AF_UNIX)) as other:
-        other.bind(str(directory / "s"))
-        other.listen()
-        running = started("--socket", directory / "s", "status")
-        with closing(other.accept()[0]) as accepted:
-            accepted.sendall(b"220 mail.example ESMTP\r\n")
-            text = running.communicate(timeout=BOUND)[1]
-    assert running.returncode == Exit.NOT_REACHABLE
-    assert "is not vpnmasq" in text
 
 
 @as_root
