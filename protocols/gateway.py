@@ -6,7 +6,6 @@ the order in which they are to be carried out. After any call but a data packet'
 have moved.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Set
 
 from protocols import hopeless, icmp, ipv4, quoted, tcp, udp
@@ -65,7 +64,7 @@ class Gateway:
         self._kept_out = policy.kept_out()
         self.offloads = Offloads(carried, lambda rule: rule in self._kept_out)
         self._flows = FlowTable(self.offloads)
-        self._streams = itertools.count(1)
+        self._last_stream = 0
         self._pptp = PptpTracker(
             self._admission, self.registry, self._flows, random=random, new_stream=self.new_stream
         )
@@ -237,7 +236,8 @@ class Gateway:
 
     def new_stream(self) -> int:
         """A number for a stream that the shell has accepted."""
-        return next(self._streams)
+        self._last_stream += 1
+        return self._last_stream
 
     def stream_event(self, event: StreamEvent, *, now: float) -> list[Action]:
         """Act on what happened to a TCP stream."""
@@ -347,7 +347,7 @@ class Gateway:
         """
         actions = self._continuity.adopt(taken, streams, now=now)
         known = self._continuity.streams()
-        self._streams = itertools.count(1 + max(streams | known, default=0))
+        self._last_stream = max(streams | known, default=0)
         opened: list[Action] = [SessionOpened(session) for session in self.registry]
         return [*opened, *self._count(actions), *self._reconsider(now)]
 
