@@ -123,6 +123,22 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True)
+class Heed:
+    """Data packets of an IP protocol from this outside address may be somebody's from now on."""
+
+    protocol: int
+    address: Ip4
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """They are nobody's any more: the shell may keep them out, as those of everybody not heeded."""
+
+    protocol: int
+    address: Ip4
+
+
+@dataclass(frozen=True, slots=True)
 class Splice:
     """Dial a server for a connection that was accepted as ``stream``, and carry bytes between the two.
 
@@ -179,5 +195,5 @@ class SessionClosed:
 
 SessionEvent = SessionOpened | SessionChanged | SessionClosed
 StreamAction = Connect | StreamWrite | StreamClose | Splice | Examine | Cut
-Action = Drop | Send | StreamAction | Offload | Unload | SessionEvent
+Action = Drop | Send | StreamAction | Offload | Unload | Heed | Ignore | SessionEvent
 Verdict = Destination | Drop

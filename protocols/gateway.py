@@ -24,6 +24,7 @@ from protocols.events import ForwardEvent, StreamEvent
 from protocols.forward.forwards import Forwards
 from protocols.gre import codec as gre
 from protocols.gre.flows import FlowTable, flow_key
+from protocols.heeded import Heeded
 from protocols.hopeless import Hopeless
 from protocols.ike.observation import IkeObserved
 from protocols.lanes import EspLane, Forward, GreLane, Lane, UdpLane
@@ -51,11 +52,18 @@ class Gateway:
     """One gateway: its policy, its addresses, its sessions.
 
     ``random`` is as ``random.randrange``; Call IDs and session ids come from it. ``carried`` asks a kernel
-    that carries flows for us about one of them; without it none is ever handed over.
+    that carries flows for us about one of them; without it none is ever handed over. ``selective``: the shell
+    wants to hear whose data packets are of use (Heed, Ignore).
     """
 
     def __init__(
-        self, policy: Policy, addresses: Addresses, *, random: Random, carried: Read | None = None
+        self,
+        policy: Policy,
+        addresses: Addresses,
+        *,
+        random: Random,
+        carried: Read | None = None,
+        selective: bool = False,
     ) -> None:
         self.drops: dict[Reason, int] = dict.fromkeys(Reason, 0)
         self._random = random
@@ -63,7 +71,8 @@ class Gateway:
         self.registry = SessionRegistry(policy.limits, random)
         self._kept_out = policy.kept_out()
         self.offloads = Offloads(carried, lambda rule: rule in self._kept_out)
-        self._flows = FlowTable(self.offloads)
+        self.heeded = Heeded(listen=selective)
+        self._flows = FlowTable(self.offloads, self.heeded)
         self._last_stream = 0
         self._pptp = PptpTracker(
             self._admission, self.registry, self._flows, random=random, new_stream=self.new_stream
@@ -77,6 +86,7 @@ class Gateway:
             random=random,
             answer=self._answer,
             alive=lambda host, peer: self.udp.alive(host, peer),
+            heeded=self.heeded,
         )
         self.hopeless = Hopeless(lambda peer: peer in self.esp.ledger.peers)
         self.collisions = Collisions()
@@ -354,7 +364,7 @@ class Gateway:
     # -- the kernel ------------------------------------------------------------------------------------
 
     def settled(self, actions: list[Action]) -> list[Action]:
-        """Actions that a part of us has returned, with what has become of flows in the kernel."""
+        """Actions that a part of us has returned, with what the shell is to know besides."""
         return self._count(actions)
 
     def offload_refused(self, flow: int) -> None:
@@ -386,10 +396,12 @@ class Gateway:
         return self._fault_drops[reason]
 
     def _count(self, actions: list[Action]) -> list[Action]:
-        """What is about to be returned, with what has become of flows in the kernel; drops are counted."""
+        """What is about to be returned, with what the shell is to know besides; drops are counted."""
         for action in actions:
             if isinstance(action, Drop):
                 self.drops[action.reason] += 1
+        if self.heeded.pending:
+            actions = [*self.heeded.take(), *actions]
         return [*actions, *self.offloads.take()] if self.offloads.pending else actions
 
 

@@ -17,6 +17,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from protocols.actions import (
     Action,
@@ -25,6 +26,8 @@ from protocols.actions import (
     Destination,
     Drop,
     Examine,
+    Heed,
+    Ignore,
     Offload,
     Send,
     SessionChanged,
@@ -45,6 +48,7 @@ from relay.recovery import Recovery
 from relay.sockets.burst import Inbox, Outbox
 from relay.sockets.raw import TRANSIENT
 from relay.sockets.splices import Splices
+from relay.sockets.strangers import Strangers
 from relay.sockets.streams import Streams
 from relay.wakeup import Wakeup
 
@@ -84,8 +88,11 @@ class Datapath:
     _streams: Streams = field(init=False)
     _splices: Splices = field(init=False)
     _handover: Handover = field(init=False)
+    _strangers: Strangers = field(init=False)
     #: By socket, what takes a batch of packets from it; returns how many they were.
     _drains: dict[str, Callable[[], int]] = field(default_factory=dict)
+    #: By its kind, what carries out an action.
+    _carry_out: dict[type[Action], Callable[[Any], None]] = field(init=False)
     _wakeup: Wakeup = field(init=False)
     _queue: deque[Action] = field(default_factory=deque)
     _performing: bool = False
@@ -93,11 +100,13 @@ class Datapath:
     def __post_init__(self) -> None:
         self.recovery = Recovery(self.clock)
 
-    def attach(self, streams: Streams, splices: Splices, handover: Handover) -> None:
-        """Use these for what the core asks to be done with connections and flows; once, on the loop."""
+    def attach(self, streams: Streams, splices: Splices, handover: Handover, strangers: Strangers) -> None:
+        """Use these for what the core asks for of connections, flows and peers; once, on the loop."""
         self._streams = streams
         self._splices = splices
         self._handover = handover
+        self._strangers = strangers
+        self._carry_out = self._doers()
         self._wakeup = Wakeup(self._expire)
 
     # -- packets ---------------------------------------------------------------------------------------
@@ -131,7 +140,7 @@ class Datapath:
             self.gateway.drops[Reason.SEND_FAILED] += 1
 
         def drain() -> int:
-            now = clock()
+            now, acted = clock(), False
             try:
                 taken = receive()
             except OSError as error:
@@ -147,8 +156,11 @@ class Datapath:
                     slots.append(slot)
                 elif isinstance(verdict, list):
                     send()  # what came before goes before
-                    self.perform(verdict)
+                    self._carry_out_all(verdict)
+                    acted = True
             send()
+            if acted:
+                self._follow()
             return taken
 
         self._drains[name] = drain
@@ -182,41 +194,45 @@ class Datapath:
 
     def perform(self, actions: list[Action]) -> None:
         """Carry out actions in order. An event that one of them causes is dealt with after them all."""
+        self._carry_out_all(actions)
+        if not self._performing:
+            self._follow()
+
+    def _follow(self) -> None:
+        self._wakeup.follow(self.gateway.next_deadline())
+
+    def _carry_out_all(self, actions: list[Action]) -> None:
         self._queue.extend(actions)
         if self._performing:
             return
         self._performing = True
         try:
             while self._queue:
-                self._carry_out(self._queue.popleft())
+                action = self._queue.popleft()
+                self._carry_out[type(action)](action)
         finally:
             self._performing = False
-        self._wakeup.follow(self.gateway.next_deadline())
 
-    def _carry_out(self, action: Action) -> None:
-        match action:
-            case StreamWrite():
-                self._streams.write(action.stream, action.data)
-            case StreamClose():
-                self._streams.close(action.stream, abort=action.abort)
-            case Connect():
-                self._streams.connect(action)
-            case Splice():
-                self._splices.splice(action)
-            case Cut():
-                self._splices.cut(action.stream)
-            case Examine():
-                self._splices.examine(action)
-            case Send():
-                self._send(action)
-            case Drop():
-                self.observer.dropped(action)
-            case Offload():
-                self._handover.offload(action)
-            case Unload():
-                self._handover.unload(action.flow)
-            case SessionOpened() | SessionChanged() | SessionClosed():
-                self.observer.session(action)
+    def _doers(self) -> dict[type[Action], Callable[[Any], None]]:
+        """What carries out each kind of action."""
+        tell = self.observer.session
+        return {
+            StreamWrite: lambda action: self._streams.write(action.stream, action.data),
+            StreamClose: lambda action: self._streams.close(action.stream, abort=action.abort),
+            Connect: self._streams.connect,
+            Splice: self._splices.splice,
+            Cut: lambda action: self._splices.cut(action.stream),
+            Examine: self._splices.examine,
+            Send: self._send,
+            Drop: self.observer.dropped,
+            Offload: self._handover.offload,
+            Unload: lambda action: self._handover.unload(action.flow),
+            Heed: lambda action: self._strangers.heed(action.protocol, action.address),
+            Ignore: lambda action: self._strangers.ignore(action.protocol, action.address),
+            SessionOpened: tell,
+            SessionChanged: tell,
+            SessionClosed: tell,
+        }
 
     def _send(self, action: Send) -> None:
         try:

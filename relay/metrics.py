@@ -155,5 +155,8 @@ def _drops(status: Status) -> Metric:
         "vpnmasq_drops", "Packets and messages refused", labels=["reason", "datapath"]
     )
     for reason in Reason:
-        drops.add_metric([reason.value, USERSPACE], status.drops.get(reason, 0))
+        kernel = status.kernel_drops.get(reason)
+        drops.add_metric([reason.value, USERSPACE], status.drops.get(reason, 0) - (kernel or 0))
+        if kernel is not None:
+            drops.add_metric([reason.value, KERNEL], kernel)
     return drops

@@ -17,6 +17,9 @@ class IpsecPlan:
     keep_servers: tuple[str, ...]
     #: UDP ports of ours that stand for those of inside hosts, first and last.
     ports: tuple[int, int]
+    #: Peers that may begin with ESP, before anybody here has heard of them. A rule for everybody names
+    #: nobody: IKE comes first then.
+    named: tuple[Network, ...] = ()
 
     @classmethod
     def of(cls, policy: Policy) -> "IpsecPlan | None":
@@ -27,7 +30,8 @@ class IpsecPlan:
             return None
         keep = {show_ip(rule.server): None for rule in expose if rule.source is Source.KEEP}
         intercept = any(rule.listen is None for rule in masquerade)
-        return cls(intercept, tuple(keep), policy.ipsec.ports)
+        named = {peer: None for rule in expose for peer in rule.allow if not peer.is_any}
+        return cls(intercept, tuple(keep), policy.ipsec.ports, tuple(named))
 
 
 @dataclass(frozen=True, slots=True)

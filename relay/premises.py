@@ -44,6 +44,7 @@ from relay.privileges import Capability
 from relay.service import Service
 from relay.sockets import raw
 from relay.sockets.splices import Splices
+from relay.sockets.strangers import Strangers, keep_out
 from relay.sockets.streams import Streams
 from relay.state.file import StateFile
 from relay.state.keeper import Keeper
@@ -108,10 +109,11 @@ class Premises:
     async def _move_in(self, house: AsyncExitStack) -> None:
         first = uplink.found(self._config, await aside(uplink.eyes(self._config, ())), None)
         self._lan = await aside(_lan_interfaces, self._config, first.interface.name)
-        fastpath = self._fastpath(house)
+        fastpath, strangers = self._fastpath(house), self._strangers(house)
         state = _state_file(self._config)
-        found = self._revived(fastpath, first, state)
+        found = self._revived(fastpath, strangers, first, state)
         self.service = service = self._service(found.gateway, first)
+        service.strangers = strangers
         service.remarks.append(lambda: found.attention)
         self._open_datapath(house, fastpath)
         self._open_station(house, first)
@@ -144,10 +146,26 @@ class Premises:
             _log.info("fast path in the kernel", flows=most)
         return fastpath
 
-    def _revived(self, fastpath: FastPath, first: Uplink, state: StateFile | None) -> Revived:
-        read = None if fastpath.reason else fastpath.carried
-        policy, random = self.policy(self.settings), SystemRandom().randrange
-        make = partial(Gateway, policy, first.addresses, random=random, carried=read)
+    def _strangers(self, house: AsyncExitStack) -> Strangers:
+        """What keeps strangers' packets from the sockets, or what stands in its place."""
+        policy = self.policy(self.settings)
+        strangers = keep_out(policy.limits.sessions + policy.ipsec.most_remembered)
+        house.callback(strangers.close)
+        if strangers.reason:
+            _log.info("strangers are not kept out", reason=strangers.reason)
+        return strangers
+
+    def _revived(
+        self, fastpath: FastPath, strangers: Strangers, first: Uplink, state: StateFile | None
+    ) -> Revived:
+        make = partial(
+            Gateway,
+            self.policy(self.settings),
+            first.addresses,
+            random=SystemRandom().randrange,
+            carried=None if fastpath.reason else fastpath.carried,
+            selective=not strangers.reason,
+        )
         return revived(make, state, now=asyncio.get_running_loop().time())
 
     def _service(self, gateway: Gateway, first: Uplink) -> Service:
@@ -189,7 +207,7 @@ class Premises:
         gateway, datapath = service.gateway, service.datapath
         streams = Streams(number=gateway.new_stream, report=datapath.stream_event, spawn=self.spawn)
         splices = Splices(number=gateway.new_stream, report=datapath.forward_event)
-        datapath.attach(streams, splices, service.handover)
+        datapath.attach(streams, splices, service.handover, service.strangers)
         house.callback(streams.abort_all)
         house.callback(splices.abort_all)
         house.enter_context(Ticker(_LOOK, splices.look))
@@ -199,6 +217,7 @@ class Premises:
             streams,
             splices,
             service.handover,
+            service.strangers,
             self._lan,
             first.interface.name,
             sockets.receive_buffer,
@@ -266,7 +285,8 @@ class Premises:
             follower.listeners.append(told)
 
     def _give_up_privileges(self) -> None:
-        if self.service.handover.active and needs_privilege():
+        in_use = self.service.handover.active or not self.service.strangers.reason
+        if in_use and needs_privilege():
             privileges.keep_only(privileges.KEPT | {Capability.CAP_BPF})
         else:
             privileges.keep_only()

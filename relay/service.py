@@ -8,6 +8,7 @@ from itertools import islice
 
 import structlog
 
+from protocols import ipv4
 from protocols.actions import Drop, SessionChanged, SessionClosed, SessionOpened
 from protocols.addr import Ip4, show_ip
 from protocols.drops import HELP, Reason
@@ -15,7 +16,16 @@ from protocols.esp.told import Told
 from protocols.gateway import Gateway
 from protocols.policy import Expose, Masquerade, Policy
 from protocols.sessions import Session, State, Traffic
-from relay.control.daemon import Counted, FastPathStatus, Link, RuleStatus, SocketStatus, Status, WanStatus
+from relay.control.daemon import (
+    Counted,
+    FastPathStatus,
+    Link,
+    RuleStatus,
+    SocketStatus,
+    Status,
+    StrangersStatus,
+    WanStatus,
+)
 from relay.control.feed import Feed, Subscription
 from relay.datapath import Datapath
 from relay.ddns.names import Names
@@ -25,6 +35,7 @@ from relay.links import Links
 from relay.logs import Throttle
 from relay.others import Others
 from relay.sockets.raw import losses
+from relay.sockets.strangers import Strangers
 from relay.state.keeper import Keeper
 from relay.station import Station
 
@@ -35,6 +46,9 @@ _TO_BE_TOLD = (Reason.LIMIT_FILES,)
 
 #: Oddities of this many pairs of hosts are shown.
 _MOST_WARNINGS = 5
+
+#: As what is counted that the kernel keeps from our sockets, by the protocol.
+_STRANGERS = {ipv4.ESP: Reason.ESP_STRANGER, ipv4.GRE: Reason.STRANGER}
 
 #: Refusals of which the operator has to know who is in whose way, and for how long (HOWTO §6.2).
 _NAMED = frozenset({Reason.ESP_BLOCKED, Reason.ESP_SQUELCHED, Reason.ESP_REFUSED})
@@ -67,6 +81,7 @@ class Service:
     datapath: Datapath = field(init=False)
     station: Station = field(init=False)
     handover: Handover = field(init=False)
+    strangers: Strangers = field(init=False)
     holds: PortHolds = field(default_factory=PortHolds)
     links: Links = field(init=False)
     names: Names = field(init=False)
@@ -120,11 +135,11 @@ class Service:
 
     def report_drops(self) -> None:
         """Log what was dropped since the last report: packets get no line of their own."""
-        drops = self.gateway.drops
+        drops = self._drops(self._kept_out())
         new = {
             r.value: n - self._reported.get(r, 0) for r, n in drops.items() if n != self._reported.get(r, 0)
         }
-        self._reported = dict(drops)
+        self._reported = drops
         if new:
             _log.info("dropped", **new)
 
@@ -135,7 +150,7 @@ class Service:
         self.handover.look()
         sessions = list(self.gateway.sessions())
         by_rule = Counter(session.rule for session in sessions)
-        recovery = self.datapath.recovery
+        recovery, kept_out = self.datapath.recovery, self._kept_out()
         return Status(
             state=self._state(),
             instance=self.instance,
@@ -146,7 +161,9 @@ class Service:
             sessions=Counter(session.protocol for session in sessions),
             fastpath=self._fastpath(),
             waiting=self.summary() if self.wan.address is None else "",
-            drops={reason: count for reason, count in self.gateway.drops.items() if count},
+            strangers=StrangersStatus(kept_out=not self.strangers.reason, reason=self.strangers.reason),
+            drops={reason: count for reason, count in self._drops(kept_out).items() if count},
+            kernel_drops=kept_out,
             sockets=self._sockets(),
             ddns=self.names.status(),
             traffic=self._traffic(sessions),
@@ -223,6 +240,14 @@ class Service:
             flows=handover.carries,
             refused=handover.refused,
         )
+
+    def _kept_out(self) -> dict[Reason, int]:
+        """What the kernel has kept from our sockets."""
+        return {reason: self.strangers.kept_out(protocol) for protocol, reason in _STRANGERS.items()}
+
+    def _drops(self, kept_out: dict[Reason, int]) -> dict[Reason, int]:
+        """What was refused, by us or by the kernel for us."""
+        return {reason: count + kept_out.get(reason, 0) for reason, count in self.gateway.drops.items()}
 
     def _rules(self, sessions: Counter[str]) -> list[RuleStatus]:
         policy = self.policy

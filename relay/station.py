@@ -26,6 +26,7 @@ from relay.plan import ForwardPlan, Plan
 from relay.sockets import datagrams, gatekeeper, raw
 from relay.sockets.gatekeeper import Opening
 from relay.sockets.splices import Splices
+from relay.sockets.strangers import Strangers
 from relay.sockets.streams import Streams, listener, make_transparent
 
 #: What is opened and closed together on an interface.
@@ -53,6 +54,7 @@ class Station:
     streams: Streams
     splices: Splices
     handover: Handover
+    strangers: Strangers
     lan_interfaces: Sequence[str]
     wan_interface: str
     receive_buffer: int
@@ -66,6 +68,8 @@ class Station:
     _doors: dict[tuple[str, str], _Door] = field(default_factory=dict)
     #: Raw sockets for UDP, by interface.
     _datagrams: dict[str, socket.socket] = field(default_factory=dict)
+    #: Those for what only peers send that somebody here knows, by the interface and the protocol.
+    _selective: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
     _stacks: dict[tuple[str, str], ExitStack] = field(default_factory=dict)
     #: Holds a port for what servers of forwarded UDP answer (see relay.rules.nft).
     _answers: socket.socket | None = None
@@ -155,6 +159,7 @@ class Station:
         self._stacks[interface, _PPTP] = ExitStack()
         gre = raw.receiver(socket.IPPROTO_GRE, interface, self.receive_buffer)
         self._read("gre", interface, _PPTP, gre, self.batch)
+        self._selective[interface, socket.IPPROTO_GRE] = gre
 
     def _open_ipsec(self, interface: str) -> None:
         stack = self._stacks[interface, _IPSEC] = ExitStack()
@@ -163,6 +168,7 @@ class Station:
                 stack.enter_context(_hold(port, interface))
             esp = raw.receiver(socket.IPPROTO_ESP, interface, self.receive_buffer)
             self._read("esp", interface, _IPSEC, esp, self.batch)
+            self._selective[interface, socket.IPPROTO_ESP] = esp
             udp = datagrams.receiver(interface, self.receive_buffer)
             self._read("udp", interface, _IPSEC, udp, self.batch)
             self._datagrams[interface] = udp
@@ -205,6 +211,7 @@ class Station:
         if part == _IPSEC:
             self._datagrams.pop(interface, None)
         self.raw_sockets = [row for row in self.raw_sockets if row[2].fileno() >= 0]
+        self._selective = {key: sock for key, sock in self._selective.items() if sock.fileno() >= 0}
 
     def _side(self, interface: str) -> Side:
         return Side.WAN if interface == self.wan_interface else Side.LAN
@@ -296,7 +303,7 @@ class Station:
                 self.attention.append(f"{interface}: strangers are refused only after a handshake: {why}")
             if door.turned_away is not None:
                 gatekeeper.watch(door.turned_away, door.port, openings)
-
+        self._select(plan)
         if plan.ipsec is None:
             return
         for interface, sock in self._datagrams.items():
@@ -304,6 +311,16 @@ class Station:
             if not datagrams.choose(sock, plan.ipsec.ports if outside else None):
                 why = "socket filters take CAP_NET_ADMIN"
                 self.attention.append(f"{interface}: all UDP for this host passes the gateway: {why}")
+
+    def _select(self, plan: Plan) -> None:
+        """Keep strangers' data packets out, but of protocols that are forwarded whole, by their own rules."""
+        self.strangers.name(socket.IPPROTO_ESP, plan.ipsec.named if plan.ipsec is not None else ())
+        forwarded = {forward.protocol for forward in plan.forwards}
+        for (interface, protocol), sock in self._selective.items():
+            if self._side(interface) is Side.LAN or protocol in forwarded:
+                self.strangers.welcome(sock)
+            else:
+                self.strangers.guard(sock)
 
     def _read(
         self, name: str, interface: str, part: str, sock: socket.socket, batch: int = _SMALL_BATCH

@@ -1,4 +1,4 @@
-"""Compiles the kernel's program when the package is built, if there is a clang (see README.md)."""
+"""Compiles the kernel's programs when the package is built, if there is a clang (see README.md)."""
 
 import contextlib
 import shutil
@@ -10,37 +10,38 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "relay" / "fastpath" / "bpf"
-OBJECT = SOURCES.parent / "vpnmasq.bpf.o"
+#: By source, what becomes of it.
+OBJECTS = {source: SOURCES.parent / f"{source.stem}.o" for source in sorted(SOURCES.glob("*.bpf.c"))}
 
 #: -mcpu: instructions of Linux 5.1, below what the program needs anyway. -g: the maps' types (BTF).
 _FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3")
 
 
-def compile_program() -> str:
-    """Compile the program; why it could not be done, or nothing."""
+def compile_programs() -> str:
+    """Compile the programs; why it could not be done, or nothing."""
     clang = shutil.which("clang")
     if clang is None:
         return "there is no clang"
     # Debian keeps asm/types.h in a directory of the machine, which -target bpf hides.
     include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"
-    partial = OBJECT.with_suffix(".part")
-    source = str(SOURCES / "vpnmasq.bpf.c")
-    done = subprocess.run(
-        [clang, *_FLAGS, include, "-c", source, "-o", str(partial)], capture_output=True, text=True
-    )
-    if done.returncode:
-        return done.stderr.strip()
-    strip = shutil.which("llvm-strip")
-    if strip is not None:  # a third of the size, and the maps' types stay
-        subprocess.run([strip, "-g", str(partial)], check=True)
-    partial.replace(OBJECT)
+    for source, into in OBJECTS.items():
+        partial = into.with_suffix(".part")
+        done = subprocess.run(
+            [clang, *_FLAGS, include, "-c", str(source), "-o", str(partial)], capture_output=True, text=True
+        )
+        if done.returncode:
+            return done.stderr.strip()
+        strip = shutil.which("llvm-strip")
+        if strip is not None:  # a third of the size, and the maps' types stay
+            subprocess.run([strip, "-g", str(partial)], check=True)
+        partial.replace(into)
     return ""
 
 
 def up_to_date() -> bool:
-    """Whether the object is newer than all that it is made from."""
+    """Whether the objects are newer than all that they are made from."""
     with contextlib.suppress(FileNotFoundError):
-        built = OBJECT.stat().st_mtime
+        built = min(into.stat().st_mtime for into in OBJECTS.values())
         return all(source.stat().st_mtime <= built for source in SOURCES.iterdir())
     return False
 
@@ -56,10 +57,10 @@ else:
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  hatchling's
             """Compile before the files of the package are gathered."""
-            problem = compile_program()
+            problem = compile_programs()
             if problem:
-                self.app.display_warning(f"vpnmasq is built without its fast path: {problem}")
+                self.app.display_warning(f"vpnmasq is built without its programs for the kernel: {problem}")
 
 
 if __name__ == "__main__":
-    sys.exit(compile_program() or None)
+    sys.exit(compile_programs() or None)

@@ -3,6 +3,7 @@
 Nothing here decides whose an SPI is; it carries out what was decided.
 """
 
+from protocols import ipv4
 from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened, Side
 from protocols.addr import Ip4, contains
 from protocols.admission import Admission
@@ -15,6 +16,7 @@ from protocols.esp.contacts import Contact, EspSession, Inbound, Opening, PairSt
 from protocols.esp.evidence import Evidence
 from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.memory import Memory
+from protocols.heeded import Heeded
 from protocols.ike.rules import Relation
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
@@ -28,7 +30,12 @@ class Ledger:
     """Peers, their contacts, and their flows."""
 
     def __init__(
-        self, admission: Admission, registry: SessionRegistry, flows: FlowTable, random: Random
+        self,
+        admission: Admission,
+        registry: SessionRegistry,
+        flows: FlowTable,
+        random: Random,
+        heeded: Heeded | None = None,
     ) -> None:
         self.admission = admission
         self.flows = flows
@@ -42,6 +49,7 @@ class Ledger:
         self.deadlines: Deadlines[Contact | Inbound] = Deadlines()
         self._registry = registry
         self._random = random
+        self._heeded = heeded or Heeded()
 
     @property
     def settings(self) -> Ipsec:
@@ -56,7 +64,7 @@ class Ledger:
         if peer is None:
             spis = self.settings.spis_per_second
             peer = Peer(relation.peer, TokenBucket(spis, spis))
-            self.peers[relation.peer] = peer
+            self.enter(peer)
         contact = peer.contacts.get(relation.host)
         if contact is None:
             contact = Contact(relation, peer, now)
@@ -72,6 +80,11 @@ class Ledger:
                     inbound.ranking = [*inbound.ranking, contact]
             self._trim()
         return contact
+
+    def enter(self, peer: Peer) -> None:
+        """Know a peer."""
+        self.peers[peer.address] = peer
+        self._heeded.heed(ipv4.ESP, peer.address)
 
     def know(self, contact: Contact) -> None:
         """Find the contact also by an address of ours that its host knows the peer by."""
@@ -103,6 +116,7 @@ class Ledger:
                 del self.behind[key]
         if not peer.contacts:
             del self.peers[peer.address]
+            self._heeded.ignore(ipv4.ESP, peer.address)
 
     # -- sessions --------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class Survival:
 
     def _peer(self, peer: Peer, accounts: dict[str, Ip4]) -> None:
         ledger = self._ledger
-        ledger.peers[peer.address] = peer
+        ledger.enter(peer)
         for contact in peer.contacts.values():
             self._contact(contact, accounts)
         for inbound in peer.inbound.values():

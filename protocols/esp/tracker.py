@@ -21,6 +21,7 @@ from protocols.esp.lifetimes import Lifetimes
 from protocols.esp.pairings import Fanout, Refuse, Serialize, Strategy
 from protocols.esp.survival import Survival
 from protocols.esp.told import Told, ToldPairs
+from protocols.heeded import Heeded
 from protocols.icmp import IcmpError
 from protocols.ike import rules
 from protocols.ike.observation import IkeObserved
@@ -47,9 +48,10 @@ class EspTracker:
         random: Random,
         answer: Answer = lambda _error, _about, _now: [],
         alive: Callable[[Ip4, Ip4], float | None] = lambda _host, _peer: None,
+        heeded: Heeded | None = None,
     ) -> None:
         self.admission = admission
-        self.ledger = Ledger(admission, registry, flows, random)
+        self.ledger = Ledger(admission, registry, flows, random, heeded)
         #: What an operator should know: a text for each pair of hosts that it is about.
         self.warnings: dict[tuple[Ip4, Ip4], str] = {}
         self._flows = flows

@@ -26,6 +26,7 @@ from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.addr import Ip4
 from protocols.checksum import checksum
 from protocols.gre.codec import FIRST_WORDS
+from protocols.heeded import Heeded
 from protocols.offload import Offloads
 from protocols.sessions import Session, Traffic
 
@@ -103,8 +104,9 @@ class FlowTable:
     The second index is for ICMP errors, which quote what we sent (RFC 5508 §4.2).
     """
 
-    def __init__(self, offloads: Offloads | None = None) -> None:
+    def __init__(self, offloads: Offloads | None = None, heeded: Heeded | None = None) -> None:
         self._offloads = offloads or Offloads()
+        self._heeded = heeded or Heeded()
         self._arriving: dict[Side, dict[FlowKey, Flow]] = {Side.LAN: {}, Side.WAN: {}}
         self._departed: dict[FlowKey, Flow] = {}
         self._senders: Counter[int] = Counter()
@@ -117,6 +119,8 @@ class FlowTable:
     def add(self, flow: Flow) -> None:
         """Let a flow's packets pass. A flow that carries the same as an older one replaces it."""
         self._senders[flow.sender] += 1
+        if flow.side is Side.WAN:
+            self._heeded.heed(_GRE, flow.sender)
         arriving = self._arriving[flow.side]
         replaced = arriving.get(flow.key)
         if replaced is not None:
@@ -134,6 +138,8 @@ class FlowTable:
         self._senders[flow.sender] -= 1
         if not self._senders[flow.sender]:
             del self._senders[flow.sender]
+            if flow.side is Side.WAN:
+                self._heeded.ignore(_GRE, flow.sender)
         arriving = self._arriving[flow.side]
         if arriving.get(flow.key) is flow:
             del arriving[flow.key]

@@ -92,6 +92,16 @@ class FastPathStatus(TypedDict):
     refused: int
 
 
+class StrangersStatus(TypedDict):
+    """Whether the kernel keeps strangers' data packets from our sockets; ``reason`` says why not.
+
+    What it has kept out is among the drops.
+    """
+
+    kept_out: bool
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class WanStatus:
     """The public side; ``address`` is dotted-quad text, or None while there is none."""
@@ -128,8 +138,13 @@ class Status:
             mode="off", active=False, reason="not built in", flows=0, refused=0
         )
     )
+    strangers: StrangersStatus = field(
+        default_factory=lambda: StrangersStatus(kept_out=False, reason="not built in")
+    )
     #: Drops since the start; reasons without a drop may be left out.
     drops: Mapping[Reason, int] = field(default_factory=dict)
+    #: Those among them that were the kernel's doing.
+    kernel_drops: Mapping[Reason, int] = field(default_factory=dict)
     sockets: Sequence[SocketStatus] = ()
     #: Keys "outbound" and "inbound": data carried since the start, in ended sessions too.
     traffic: Mapping[str, Counted] = field(default_factory=dict)

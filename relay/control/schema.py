@@ -135,6 +135,7 @@ def status(now: "Status", dates: Dates) -> Document:
         "rules": [dict(rule) for rule in now.rules],
         "sessions": dict(now.sessions),
         "fastpath": dict(now.fastpath),
+        "strangers": dict(now.strangers),
         "ddns": [dict(name) for name in now.ddns],
         "traffic": {direction: dict(counted) for direction, counted in now.traffic.items()},
         "drops": {reason.value: count for reason, count in now.drops.items() if count},

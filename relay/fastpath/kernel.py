@@ -18,7 +18,7 @@ from typing import Final
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
 from relay.fastpath import abi
-from relay.fastpath.libbpf import Libbpf
+from relay.fastpath.libbpf import libbpf
 from relay.fastpath.links import Links
 from relay.fastpath.routes import Routes, Way
 from relay.fastpath.ways import Ways
@@ -65,7 +65,7 @@ class KernelFastPath:
                 "the program for the kernel was not built",
                 "apt-get install clang libbpf-dev libbpf1, then install vpnmasq again",
             )
-        self._library = library = Libbpf()
+        self._library = library = libbpf()
         with ExitStack() as stack:
             self._object = stack.enter_context(library.load(path, {abi.FLOWS: most, abi.SLOTS: most}))
             self._flows, self._hops = (self._object.map_fd(name) for name in (abi.FLOWS, abi.HOPS))

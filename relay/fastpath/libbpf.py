@@ -6,6 +6,7 @@ libbpf loads an object file: it makes the maps, ties the programs to them and ha
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 from pathlib import Path
 from types import TracebackType
@@ -256,6 +257,16 @@ class Libbpf:
     def detach(self, interface: int, handle: int) -> None:
         """Take what ``attach`` has put there away."""
         self._lib.bpf_tc_detach(ctypes.byref(_hook(interface)), ctypes.byref(_opts(handle)))
+
+
+@functools.cache
+def libbpf() -> Libbpf:
+    """The library. It talks to one listener in a process, so it is opened once.
+
+    Raises:
+        KernelError: it is not there.
+    """
+    return Libbpf()
 
 
 def _opts(handle: int, **fields: int) -> _TcOpts:

@@ -160,10 +160,10 @@ def built() -> str:
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
     if not build.up_to_date():
-        problem: str = build.compile_program()
+        problem: str = build.compile_programs()
         if problem:
-            return f"the program cannot be compiled: {problem}"
-    assert build.OBJECT == kernel.OBJECT
+            return f"the programs cannot be compiled: {problem}"
+    assert kernel.OBJECT in build.OBJECTS.values()
     try:
         with loaded():
             return ""

@@ -28,6 +28,8 @@ def test_counters_are_the_daemons() -> None:
     assert value("packets_total", direction="outbound", datapath="userspace") == 120
     assert value("octets_total", direction="inbound", datapath="userspace") == 12000
     assert value("drops_total", reason="unknown-call", datapath="userspace") == 7
+    assert value("drops_total", reason="stranger", datapath="userspace") == 10
+    assert value("drops_total", reason="stranger", datapath="kernel") == 40
     assert value("socket_kernel_drops_total", socket="gre@eth1") == 12
     assert value("rule_refused_total", rule="staff", role="masquerade") == 2
     assert value("wan_changes_total") == 1

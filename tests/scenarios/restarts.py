@@ -17,7 +17,7 @@ from operator import eq
 from typing import Any
 from unittest.mock import patch
 
-from protocols.actions import Connect, SessionChanged, SessionClosed, SessionOpened, StreamWrite
+from protocols.actions import Connect, Heed, SessionChanged, SessionClosed, SessionOpened, StreamWrite
 from protocols.esp.flows import FlowTable as EspFlows
 from protocols.esp.tracker import EspTracker
 from protocols.gateway import Gateway
@@ -56,10 +56,15 @@ def limits_of(registry: SessionRegistry, twin: SessionRegistry) -> None:
 def gateway_again(gateway: Gateway, now: float) -> Gateway:
     """A gateway that goes on from where another one is; its TCP connections are all there."""
     admission = gateway._admission
-    twin = Gateway(admission.policy, admission.addresses, random=chance_of(gateway.registry).randrange)
+    twin = Gateway(
+        admission.policy,
+        admission.addresses,
+        random=chance_of(gateway.registry).randrange,
+        selective=gateway.heeded._listen,
+    )
     streams = frozenset(gateway._pptp.streams() | gateway._forwards.streams())
     actions = twin.restore(written(gateway.snapshot(now=now)), streams=streams, now=now)
-    assert all(isinstance(a, SessionOpened | Connect) for a in actions), actions
+    assert all(isinstance(a, SessionOpened | Connect | Heed) for a in actions), actions
     twin._last_stream = gateway._last_stream
     ids = gateway._pptp.ids
     twin._pptp.ids.capacity = ids.capacity

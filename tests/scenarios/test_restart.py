@@ -48,8 +48,13 @@ def restart(world: World, *lines: Line, rules: Policy | None = None, wan: int | 
     admission = world.gateway._admission
     addresses = admission.addresses if wan == WAN else Addresses(wan, frozenset({wan}))  # type: ignore[arg-type]
     world.kernel = Carrier()
+    world.heeded.clear()
     world.gateway = Gateway(
-        rules or admission.policy, addresses, random=world.random.randrange, carried=world.read
+        rules or admission.policy,
+        addresses,
+        random=world.random.randrange,
+        carried=world.read,
+        selective=True,
     )
     for line in world.lines.values():
         if line not in lines and line.closed is None:

@@ -18,6 +18,8 @@ from protocols.actions import (
     Action,
     Connect,
     Drop,
+    Heed,
+    Ignore,
     Offload,
     Send,
     SessionChanged,
@@ -28,7 +30,7 @@ from protocols.actions import (
     StreamWrite,
     Unload,
 )
-from protocols.addr import Ip4, Network, parse_ip, show_ip
+from protocols.addr import Ip4, Network, contains, parse_ip, show_ip
 from protocols.admission import Addresses
 from protocols.drops import Reason
 from protocols.events import (
@@ -155,7 +157,10 @@ class World:
             Addresses(WAN, frozenset({WAN, LAN})),
             random=self.random.randrange,
             carried=self.read,
+            selective=True,
         )
+        #: (protocol, address): whose data packets the gateway wants to see, of those that come from outside.
+        self.heeded: set[tuple[int, Ip4]] = set()
         self.lines: dict[int, Line] = {}
         self.dialled: list[Connect] = []
         self.sent: list[bytes] = []
@@ -218,6 +223,23 @@ class World:
         if carried is not None:
             self.look()
             return carried
+        left = self._take(side, packet)
+        assert not isinstance(left, bytes) or side is Side.LAN or self._comes_through(packet)
+        return left
+
+    def _comes_through(self, packet: bytes) -> bool:
+        """Whether a packet from outside gets past a shell that keeps strangers out."""
+        header = ipv4.Header.from_bytes(packet, verify=False)
+        policy, source = self.gateway._admission.policy, Ip4(header.src)
+        named = (rule.allow for rule in policy.expose if rule.ipsec and header.protocol == ipv4.ESP)
+        return (
+            header.protocol not in (ipv4.ESP, ipv4.GRE)
+            or (header.protocol, source) in self.heeded
+            or header.protocol in {forward.protocol for forward in policy.forward}
+            or any(contains(networks, source) for networks in named)
+        )
+
+    def _take(self, side: Side, packet: bytes) -> bytes | Reason:
         buffer = bytearray(65536)
         buffer[: len(packet)] = packet
         entry = self.gateway.from_lan if side is Side.LAN else self.gateway.from_wan
@@ -277,8 +299,8 @@ class World:
                     self.sent.append(action.packet)
                 case Drop():
                     self.drops.append(action)
-                case Offload() | Unload():
-                    self.kernel.perform(action)
+                case Offload() | Unload() | Heed() | Ignore():
+                    self._for_the_kernel(action)
                 case SessionOpened():
                     self.log.append(f"opened {action.session.id}")
                 case SessionChanged():
@@ -286,7 +308,16 @@ class World:
                 case SessionClosed():
                     self.log.append(f"closed {action.session.id}: {action.why}")
                     self.closed.append(action)
-        return [action for action in actions if not isinstance(action, Offload | Unload)]
+        return [action for action in actions if not isinstance(action, Offload | Unload | Heed | Ignore)]
+
+    def _for_the_kernel(self, action: Offload | Unload | Heed | Ignore) -> None:
+        match action:
+            case Offload() | Unload():
+                self.kernel.perform(action)
+            case Heed():
+                self.heeded.add((action.protocol, action.address))
+            case Ignore():
+                self.heeded.discard((action.protocol, action.address))
 
     def sessions(self) -> list[Session]:
         """The registry."""
@@ -328,6 +359,7 @@ def assert_nothing_left(world: World) -> None:
     assert len(gateway._flows) == 0
     assert not gateway._flows._departed
     assert not gateway._flows._senders
+    assert ipv4.GRE not in {protocol for protocol, _ in world.heeded}
     assert world.sessions() == []
     assert len(world.kernel) == 0
     assert not gateway.registry._hosts

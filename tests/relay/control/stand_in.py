@@ -85,7 +85,8 @@ class StandIn:
                 )
             ],
             sessions={"pptp": len(self.table)},
-            drops={Reason.UNKNOWN_CALL: 7, Reason.MARTIAN: 0},
+            drops={Reason.UNKNOWN_CALL: 7, Reason.MARTIAN: 0, Reason.STRANGER: 50},
+            kernel_drops={Reason.STRANGER: 40},
             ddns=[
                 NameStatus(
                     name="home",

@@ -52,11 +52,12 @@ def test_status_has_every_field_of_the_contract(served: Served) -> None:
             }
         ],
         "fastpath": {"mode": "off", "active": False, "reason": "not built in", "flows": 0, "refused": 0},
+        "strangers": {"kept_out": False, "reason": "not built in"},
         "traffic": {
             "outbound": {"packets": 120, "octets": 9000},
             "inbound": {"packets": 118, "octets": 12000},
         },
-        "drops": {"unknown-call": 7},
+        "drops": {"stranger": 50, "unknown-call": 7},
         "sockets": [{"name": "gre@eth1", "packets": 1000, "kernel_drops": 12, "receive_buffer": 4194304}],
         "attention": ["the kernel dropped 12 packets at gre@eth1 because they were read too slowly"],
     }
