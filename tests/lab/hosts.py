@@ -27,7 +27,8 @@ SYSTEMD: Final = _INIT.with_name("systemd.sh")
 _OVERLAID = ("usr", "etc", "var")
 
 _ESP = (
-    "xfrm_user esp4 authenc authencesn cbc hmac gcm ctr echainiv seqiv sha512_generic jitterentropy_rng drbg"
+    "xfrm_user esp4 authenc authencesn cbc hmac gcm ctr echainiv seqiv crypto_null sha512_generic "
+    "jitterentropy_rng drbg"
 )
 
 #: What a guest's kernel loads for the software in it; nothing is loaded on demand later.
