@@ -27,7 +27,7 @@ SYSTEMD: Final = _INIT.with_name("systemd.sh")
 _OVERLAID = ("usr", "etc", "var")
 
 _ESP = (
-    "xfrm_user esp4 authenc authencesn cbc hmac gcm ctr echainiv seqiv crypto_null sha512_generic "
+    "xfrm_user esp4 crypto_null authenc authencesn ecb cbc hmac gcm ctr echainiv seqiv sha512_generic "
     "jitterentropy_rng drbg"
 )
 
