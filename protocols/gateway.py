@@ -44,6 +44,10 @@ _PROTOCOL_AT = 9
 _KILLED = "ended by the operator"
 
 
+#: Of protocols that have no short lane; never changed.
+_NO_FLOWS: dict[int, object] = {}
+
+
 def _no_lane(_flows: dict[int, object], _buffer: bytearray, _length: int, _now: float) -> None:
     """The short lane of protocols that have none."""
 
@@ -105,7 +109,7 @@ class Gateway:
         self._continuity = Continuity(self.registry, self._pptp, self.esp, self.udp, self._forwards)
         self._own_lanes: dict[int, Lane] = {
             ipv4.GRE: GreLane(self._flows),
-            ipv4.ESP: EspLane(esp_flows),
+            ipv4.ESP: EspLane(esp_flows, self.esp.ledger.departed),
             udp.PROTOCOL: UdpLane(self.udp.natt.flows),
         }
         self._lay_lanes()
@@ -408,5 +412,5 @@ class Gateway:
 def _short(lane: Lane | None, side: Side) -> tuple[Forward, dict[int, object]]:
     """A lane's way for packets that arrive on a side, and its flows."""
     if lane is None:
-        return _no_lane, {}
+        return _no_lane, _NO_FLOWS
     return lane.forward, lane.lan if side is Side.LAN else lane.wan

@@ -97,18 +97,21 @@ class GreLane:
 
 
 class EspLane:
-    """Confirmed pairs of ESP; the outbound half is found again from its first packet on."""
+    """Confirmed pairs of ESP.
+
+    ``departed`` finds a flow by the (source, target, SPI) its packets leave with, the outbound half from its
+    first packet on: path MTU discovery begins with that.
+    """
 
     forward = staticmethod(esp.forward)
 
-    def __init__(self, flows: esp.FlowTable) -> None:
-        self._flows = flows
+    def __init__(self, flows: esp.FlowTable, departed: Callable[[Ip4, Ip4, int], esp.Flow | None]) -> None:
+        self._departed = departed
         self.lan, self.wan = flows.lan, flows.wan
 
     def _flow(self, packet: bytes, at: int) -> esp.Flow | None:
         source, target = _addresses.unpack_from(packet, _ADDRESSES_AT)
-        spi = _long.unpack_from(packet, at)[0]
-        return self._flows.departed(esp.flow_key(source, target, spi))
+        return self._departed(Ip4(source), Ip4(target), _long.unpack_from(packet, at)[0])
 
     def sent(self, quote: bytes, at: int) -> Sent | Reason:
         """As Lane."""

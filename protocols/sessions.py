@@ -48,6 +48,10 @@ class Traffic:
         self.last_seen = max(self.last_seen, last_seen)
 
 
+#: Of all sessions that are no calls; never changed.
+NO_CALL_IDS: dict[str, int] = {}
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """A row of ``vpnmasq sessions``. Times are the loop's clock, in seconds."""
@@ -64,7 +68,7 @@ class Session:
     opened: float
     last_seen: float
     #: Call IDs as each party knows them; absent until known.
-    call_ids: dict[str, int] = field(default_factory=dict)
+    call_ids: dict[str, int] = field(default_factory=lambda: NO_CALL_IDS)
     outbound: Traffic = field(default_factory=Traffic)
     inbound: Traffic = field(default_factory=Traffic)
     #: How many of its flows the kernel carries.

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from protocols.addr import Ip4
-from protocols.bucket import TokenBucket
+from protocols.bucket import TokenBucket, after_taking
 from protocols.esp.evidence import ECHO, REPLY, Activity, Evidence
 from protocols.esp.flows import Flow
+from protocols.few import Few
 from protocols.ike.rules import Relation
 from protocols.sessions import Session
 
@@ -37,9 +38,14 @@ class EspSession(Session):
     #: SPIs of the newest pair; 0 = not known yet.
     spi_outbound: int = 0
     spi_inbound: int = 0
-    #: Who may own the inbound SPI, likeliest first, and how sure it is that the first of them does.
-    candidates: tuple[Ip4, ...] = ()
+    #: While it is open who owns the inbound SPI: who may, likeliest first; how sure the first one is.
+    asked: tuple[Ip4, ...] = ()
     confidence: float = 0.0
+
+    @property
+    def candidates(self) -> tuple[Ip4, ...]:
+        """Who may own the inbound SPI, likeliest first."""
+        return self.asked or (self.inside,)
 
 
 @dataclass(slots=True, eq=False)
@@ -139,6 +145,9 @@ class Contact:
 #: For all SPIs about which there is no question; never changed.
 NO_EVIDENCE: "dict[Contact, Evidence]" = {}
 _NO_TIMES: list[float] = []
+#: Of all peers that have none; never changed.
+NONE_OPEN: "dict[int, Inbound]" = {}
+_NOBODY: dict[tuple[Ip4, int], float] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -205,17 +214,42 @@ class Peer:
     """An outside host."""
 
     address: Ip4
-    spis: TokenBucket
+    #: When all new SPIs that it may show in a second are left to it again (``after_taking``).
+    spis_full: float = 0.0
     copies: TokenBucket | None = None
     joint: TokenBucket | None = None
-    contacts: dict[Ip4, Contact] = field(default_factory=dict)
-    inbound: dict[int, Inbound] = field(default_factory=dict)
+    contacts: Few[Ip4, Contact] = field(default_factory=Few)
+    inbound: Few[int, Inbound] = field(default_factory=Few)
     #: Those of ``inbound`` that have no confirmed owner.
-    open: dict[int, Inbound] = field(default_factory=dict)
+    open: dict[int, Inbound] = field(default_factory=lambda: NONE_OPEN)
     round_trips: tuple[float, ...] = ()
     #: ``serialize``: the pair whose first answer everybody waits for.
     pending: "Pending | None" = None
-    squelched: dict[tuple[Ip4, int], float] = field(default_factory=dict)
+    squelched: dict[tuple[Ip4, int], float] = field(default_factory=lambda: _NOBODY)
+
+    def shows(self, rate: float, *, now: float) -> bool:
+        """Whether the peer may show one more new SPI, so many a second."""
+        full = after_taking(self.spis_full, rate, rate, now=now)
+        self.spis_full = self.spis_full if full is None else full
+        return full is not None
+
+    def question(self, inbound: Inbound) -> None:
+        """Nobody knows whose this SPI is."""
+        if self.open is NONE_OPEN:
+            self.open = {}
+        self.open[inbound.spi] = inbound
+
+    def settle(self, inbound: Inbound) -> None:
+        """Somebody does, or it is none of the peer's any more."""
+        if self.open.get(inbound.spi) is inbound:
+            del self.open[inbound.spi]
+            self.open = self.open or NONE_OPEN
+
+    def squelch(self, host: Ip4, spi: int, until: float) -> None:
+        """``serialize``: let a host's outbound SPI be silent until then."""
+        if self.squelched is _NOBODY:
+            self.squelched = {}
+        self.squelched[host, spi] = until
 
     @property
     def round_trip(self) -> float | None:

@@ -18,7 +18,6 @@ ends' integrity check. So only addresses and TTL are written.
 """
 
 import struct
-from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -79,11 +78,6 @@ class Flow(Traffic):
         return flow_key(self.sender, self.addressed, self.spi)
 
     @property
-    def sent_as(self) -> FlowKey:
-        """What the flow's packets carry when they have left us."""
-        return flow_key(self.source, self.target, self.spi)
-
-    @property
     def shortcut(self) -> Shortcut:
         """The flow as the kernel can carry it."""
         return Shortcut(
@@ -112,11 +106,7 @@ class Flow(Traffic):
 
 
 class FlowTable:
-    """Confirmed flows by what their packets carry on arrival, and all flows by what they carry on departure.
-
-    The second index is for ICMP errors, which quote what we sent (RFC 5508 §4.2); it also has what is not
-    confirmed yet, because path MTU discovery begins with the first packet.
-    """
+    """Confirmed flows by what their packets carry on arrival."""
 
     #: Of the packets whose flows are here.
     protocol: ClassVar[int] = ipv4.ESP
@@ -124,29 +114,21 @@ class FlowTable:
     def __init__(self, offloads: Offloads | None = None) -> None:
         self._offloads = offloads or Offloads()
         self._arriving: dict[Side, dict[FlowKey, Flow]] = {Side.LAN: {}, Side.WAN: {}}
-        self._departed: dict[FlowKey, Flow] = {}
-        self._senders: Counter[int] = Counter()
         self.lan = self._arriving[Side.LAN]
         self.wan = self._arriving[Side.WAN]
 
     def __len__(self) -> int:
         return len(self.lan) + len(self.wan)
 
-    def know(self, flow: Flow) -> None:
-        """Recognise a flow in ICMP errors, though its packets do not pass here yet."""
-        self._departed[flow.sent_as] = flow
-
     def add(self, flow: Flow) -> None:
         """Let a flow's packets pass. A flow that carries the same as an older one replaces it."""
-        key = flow.key
-        arriving = self._arriving[flow.side]
-        if arriving.get(key) is not flow:
-            self._senders[flow.sender] += 1
-            if key in arriving:
-                self._forget_sender(arriving[key])
-                self._offloads.withdraw(arriving[key])
-            arriving[key] = flow
-        self.know(flow)
+        key, arriving = flow.key, self._arriving[flow.side]
+        replaced = arriving.get(key)
+        if replaced is flow:
+            return
+        if replaced is not None:
+            self._offloads.withdraw(replaced)
+        arriving[key] = flow
 
     def offer(self, flow: Flow, session: Session) -> None:
         """Let the kernel carry a flow that is here, if it can."""
@@ -157,31 +139,11 @@ class FlowTable:
         self._offloads.refresh(flow)
 
     def hold(self, flow: Flow) -> None:
-        """Send its packets through the slow lane again; ICMP errors about it are still translated."""
+        """Send its packets through the slow lane again. What has replaced the flow stays."""
         self._offloads.withdraw(flow)
         arriving = self._arriving[flow.side]
         if arriving.get(flow.key) is flow:
             del arriving[flow.key]
-            self._forget_sender(flow)
-
-    def remove(self, flow: Flow) -> None:
-        """Know it no longer. What has replaced the flow stays."""
-        self.hold(flow)
-        if self._departed.get(flow.sent_as) is flow:
-            del self._departed[flow.sent_as]
-
-    def departed(self, key: FlowKey) -> Flow | None:
-        """The flow whose packets leave us carrying ``key``."""
-        return self._departed.get(key)
-
-    def sends(self, address: int) -> bool:
-        """Whether the host has any confirmed flow."""
-        return address in self._senders
-
-    def _forget_sender(self, flow: Flow) -> None:
-        self._senders[flow.sender] -= 1
-        if not self._senders[flow.sender]:
-            del self._senders[flow.sender]
 
 
 def forward(flows: dict[FlowKey, Flow], buffer: bytearray, length: int, now: float) -> Destination | None:

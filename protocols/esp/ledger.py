@@ -3,12 +3,13 @@
 Nothing here decides whose an SPI is; it carries out what was decided.
 """
 
+from collections.abc import Iterable
+
 from protocols import ipv4
 from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened, Side
 from protocols.addr import Ip4, contains
 from protocols.admission import Admission
 from protocols.allocator import Random
-from protocols.bucket import TokenBucket
 from protocols.deadlines import Deadlines
 from protocols.drops import Reason
 from protocols.esp import posterior, watcher
@@ -17,6 +18,7 @@ from protocols.esp.evidence import Evidence
 from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.memory import Memory
 from protocols.heeded import Heeded
+from protocols.ike import rules
 from protocols.ike.rules import Relation
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
@@ -62,8 +64,7 @@ class Ledger:
         """The contact of these two, a new one if there is none."""
         peer = self.peers.get(relation.peer)
         if peer is None:
-            spis = self.settings.spis_per_second
-            peer = Peer(relation.peer, TokenBucket(spis, spis))
+            peer = Peer(relation.peer)
             self.enter(peer)
         contact = peer.contacts.get(relation.host)
         if contact is None:
@@ -142,7 +143,6 @@ class Ledger:
             peer=relation.peer,
             opened=now,
             last_seen=now,
-            candidates=(relation.host,),
         )
         contact.session = session
         self.dormant.pop(contact, None)
@@ -173,20 +173,34 @@ class Ledger:
         assert session is not None
         inbound = [i.flow for i in contact.inbound if i.flow is not None]
         for flow in (*contact.outbound, *inbound):
-            self.flows.remove(flow)
+            self.flows.hold(flow)
         contact.parked = wan is None
         if wan is None:
             return
         session.gateway = wan
         for flow in contact.outbound:
             flow.source = wan
-            self.flows.know(flow)
         for flow in inbound:
             flow.addressed = wan
             self.carry(contact, flow)
         for opening in contact.openings:
             if opening.outbound is not None and opening.inbound is not None:
                 self.carry(contact, opening.outbound)
+
+    def departed(self, source: Ip4, target: Ip4, spi: int) -> Flow | None:
+        """The flow of a packet that has left us with these: ICMP errors quote it (RFC 5508 §4.2)."""
+        found = self.peers.get(target)
+        out = (c.sending(spi) for c in found.contacts.values()) if found is not None else ()
+        known = self.behind.get((target, source)) or self._known_as(target, source)
+        back = (i.flow for contact in known for i in contact.inbound if i.spi == spi)
+        return next((f for f in (*out, *back) if f is not None and f.source == source), None)
+
+    def _known_as(self, host: Ip4, seen: Ip4) -> Iterable[Contact]:
+        """The contacts of a host with the peer that it knows by an address, its own or one of ours."""
+        relation = rules.from_host(self.admission, host, seen)
+        peer = None if relation is None else self.peers.get(relation.peer)
+        contact = None if peer is None else peer.contacts.get(host)
+        return () if contact is None else (contact,)
 
     def carry(self, contact: Contact, flow: Flow) -> None:
         """Let a flow's packets pass without a look, here and in the kernel."""
@@ -207,23 +221,21 @@ class Ledger:
         session = contact.session
         if session is None:
             return []
-        before = session.pairing
+        before, session.asked = session.pairing, ()
         doubtful = next((i for i in contact.peer.open.values() if contact in i.evidence), None)
         paired = [o for o in contact.openings if o.inbound is not None]
         if doubtful is not None:
             session.pairing = PairState.AMBIGUOUS
-            session.candidates = tuple(c.host for c in doubtful.ranking)
+            session.asked = tuple(c.host for c in doubtful.ranking)
             session.confidence = doubtful.likeliest
         elif paired:
             newest = paired[-1].inbound
             assert newest is not None
             session.pairing = PairState.CONFIRMED
-            session.candidates = (contact.host,)
             session.confidence = newest.confidence
             session.spi_inbound = newest.spi
         else:
             session.pairing = PairState.OUTSTANDING
-            session.candidates = (contact.host,)
             session.confidence = 0.0
         return [SessionChanged(session)] if session.pairing is not before else []
 
@@ -255,14 +267,13 @@ class Ledger:
             opening = Opening(now, fresh=fresh)
             watcher.file(contact, opening)
         opening.outbound = flow
-        self.flows.know(flow)
         if opening.inbound is not None:
             self.carry(contact, flow)
         return flow
 
     def drop_outbound(self, contact: Contact, flow: Flow) -> None:
         """Forget an outbound SPI."""
-        self.flows.remove(flow)
+        self.flows.hold(flow)
         contact.outbound = tuple(f for f in contact.outbound if f is not flow)
         contact.sampled = max(0, contact.sampled - flow.packets)
         contact.openings = [o for o in contact.openings if o.outbound is not flow]
@@ -280,7 +291,7 @@ class Ledger:
         """Enter an inbound SPI whose owner is open."""
         inbound = Inbound(spi, peer, now, fresh, arrived=now)
         peer.inbound[spi] = inbound
-        peer.open[spi] = inbound
+        peer.question(inbound)
         contacts, most = posterior.candidates(peer, inbound), self.settings.most_candidates
         inbound.open(contacts[:most])
         inbound.left_out = max(0, len(contacts) - most)
@@ -309,7 +320,7 @@ class Ledger:
             return []
         session, relation, peer = contact.session, contact.relation, contact.peer
         assert session is not None
-        peer.open.pop(inbound.spi, None)
+        peer.settle(inbound)
         self.deadlines.discard(inbound)
         rivals = [c for c in inbound.evidence if c is not contact]
         inbound.close()
@@ -358,7 +369,7 @@ class Ledger:
         assert flow is not None
         self._detach(inbound, owner, flow)
         inbound.packets, inbound.octets, inbound.arrived = 0, 0, now
-        inbound.peer.open[inbound.spi] = inbound
+        inbound.peer.question(inbound)
         inbound.open(contacts)
         actions: list[Action] = []
         for contact in contacts:
@@ -369,13 +380,13 @@ class Ledger:
         """Forget an inbound SPI."""
         peer = inbound.peer
         peer.inbound.pop(inbound.spi, None)
-        peer.open.pop(inbound.spi, None)
+        peer.settle(inbound)
         self.deadlines.discard(inbound)
         if inbound.owner is not None and inbound.flow is not None:
             self._detach(inbound, inbound.owner, inbound.flow)
 
     def _detach(self, inbound: Inbound, owner: Contact, flow: Flow) -> None:
-        self.flows.remove(flow)
+        self.flows.hold(flow)
         owner.inbound = tuple(i for i in owner.inbound if i is not inbound)
         for opening in owner.openings:
             if opening.inbound is inbound:

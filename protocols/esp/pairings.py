@@ -132,7 +132,7 @@ class Serialize:
         self._ledger.drop_outbound(contact, flow)
         for key in [k for k, until in peer.squelched.items() if until <= now]:
             del peer.squelched[key]
-        peer.squelched[contact.host, flow.spi] = now + settings.squelch
+        peer.squelch(contact.host, flow.spi, now + settings.squelch)
         return Drop(Reason.ESP_SQUELCHED, f"{show_ip(contact.host)} to {show_ip(peer.address)}")
 
     def began(self, contact: Contact, flow: Flow, *, now: float) -> None:

@@ -61,8 +61,6 @@ class Survival:
         ledger.deadlines.file(contact, min(times, default=contact.since) + settings.lifetime)
         if contact.parked:
             return
-        for flow in contact.outbound:
-            ledger.flows.know(flow)
         for opening in contact.openings:
             if opening.outbound is not None and opening.inbound is not None:
                 ledger.carry(contact, opening.outbound)

@@ -192,7 +192,7 @@ class EspTracker:
         self, peer: Peer, spi: int, sequence: int, now: float
     ) -> tuple[Inbound | None, list[Contact], list[Action]] | Drop:
         where = f"{show_ip(peer.address)} {codec.show_spi(spi)}"
-        if not peer.spis.take(now=now):
+        if not peer.shows(self.ledger.settings.spis_per_second, now=now):
             return Drop(Reason.ESP_SPI_RATE, where)
         if len(peer.inbound) >= self.ledger.settings.most_spis:
             return Drop(Reason.ESP_SPIS, where)

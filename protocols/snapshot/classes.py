@@ -16,6 +16,7 @@ from protocols.esp import evidence
 from protocols.esp import flows as esp_flows
 from protocols.esp.memory import Remembered
 from protocols.esp.told import Told
+from protocols.few import Few
 from protocols.forward import flows as forward_flows
 from protocols.forward import ip, tcp, ways
 from protocols.forward import udp as forward_udp
@@ -38,7 +39,7 @@ VERSION: Final = 1
 
 SCHEMA: Final = Schema(
     classes=(
-        Session, Traffic, TokenBucket, Relation, Exchanges,
+        Session, Traffic, TokenBucket, Few, Relation, Exchanges,
         connection.Connection, leg.Leg, framing.Framer, call.Call, call.End, gre_flows.Flow,
         esp.Peer, esp.Contact, esp.EspSession, esp.Opening, esp.Inbound, esp.Pending, esp_flows.Flow,
         evidence.Activity, evidence.Evidence, Remembered, Told,

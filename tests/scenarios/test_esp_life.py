@@ -206,7 +206,6 @@ def test_killing_a_session_forgets_all_about_it() -> None:
     assert house.closed == ["ended by the operator", "shutting down"]
     assert house.tracker.kill(session, "again", now=house.now) == []
     assert len(house.flows) == 0
-    assert not house.flows._departed
     assert house.tracker.ledger.behind == {}
     assert house.tracker.next_deadline() is None
 

@@ -10,7 +10,7 @@ from protocols import ipv4
 from protocols.actions import Side
 from protocols.addr import Ip4
 from protocols.esp.codec import Esp
-from protocols.esp.flows import Flow, FlowTable, flow_key, forward, restore, rewritten
+from protocols.esp.flows import Flow, FlowTable, forward, restore, rewritten
 from tests.protocols.esp.house import ALICE, BOB, PEER, WAN
 
 SPI = 0xC0DE0002
@@ -83,27 +83,11 @@ def test_a_flow_replaced_by_another_takes_nothing_of_it_along() -> None:
     table.add(old)
     table.add(new)
     assert len(table) == 1
-    assert table.sends(PEER)
-    table.remove(old)
+    table.hold(old)
     assert table.wan == {new.key: new}
-    assert table.departed(old.sent_as) is None
-    assert table.departed(new.sent_as) is new
-    table.remove(new)
+    table.hold(new)
+    table.hold(new)
     assert len(table) == 0
-    assert not table.sends(PEER)
-    assert not table._departed
-
-
-def test_a_flow_on_hold_is_known_to_icmp_errors_only() -> None:
-    table, flow = FlowTable(), inbound()
-    table.know(flow)
-    assert len(table) == 0
-    assert table.departed(flow.sent_as) is flow
-    table.add(flow)
-    table.hold(flow)
-    table.hold(flow)
-    assert len(table) == 0
-    assert table.departed(flow_key(PEER, ALICE, SPI)) is flow
 
 
 def test_a_packet_counts_on_the_slow_lane_too() -> None:

@@ -7,7 +7,6 @@ from math import exp, log
 import pytest
 
 from protocols.addr import Ip4
-from protocols.bucket import TokenBucket
 from protocols.esp import posterior
 from protocols.esp.contacts import Contact, Inbound, Opening, Peer
 from protocols.esp.evidence import Evidence
@@ -26,7 +25,7 @@ class Given(Evidence):
 
 def arrangement(hosts: int, *, watched: bool = True) -> tuple[Peer, list[Contact]]:
     """A peer and hosts that have each just agreed on a pair with it."""
-    peer = Peer(PEER, TokenBucket(1, 1))
+    peer = Peer(PEER)
     contacts: list[Contact] = []
     for number in range(hosts):
         host = Ip4(ALICE + number)
@@ -41,7 +40,8 @@ def arrangement(hosts: int, *, watched: bool = True) -> tuple[Peer, list[Contact
 def asked(peer: Peer, contacts: list[Contact], *strengths: float, fresh: bool = True) -> Inbound:
     """An open SPI with evidence of these strengths, as logarithms."""
     inbound = Inbound(0x900 + len(peer.open), peer, 100.0, fresh)
-    peer.inbound[inbound.spi] = peer.open[inbound.spi] = inbound
+    peer.inbound[inbound.spi] = inbound
+    peer.question(inbound)
     inbound.open(contacts)
     inbound.evidence = dict(zip(contacts, map(Given, strengths), strict=True))
     return inbound
