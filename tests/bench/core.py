@@ -78,8 +78,8 @@ def core(calls: int) -> Core:
     return built
 
 
-def ipsec(pairs: Sequence[Pair]) -> Core:
-    """A core with these tunnels."""
+def ipsec(pairs: Sequence[Pair], *, ike: bool = True) -> Core:
+    """A core with these tunnels, or (not ``ike``) with their pairs of SPIs alone."""
     ours = frozenset({parse_ip(GATEWAY_LAN), parse_ip(GATEWAY_WAN)})
     policy = Policy(
         lan_networks=(Network.parse("10.0.0.0/8"),),
@@ -91,7 +91,7 @@ def ipsec(pairs: Sequence[Pair]) -> Core:
     )
     built = Core(Gateway(policy, Addresses(parse_ip(GATEWAY_WAN), ours), random=random.Random(1).randrange))
     for pair in pairs:
-        for wire, by_client in pair.stages():
+        for wire, by_client in pair.stages(ike=ike):
             enter = built.gateway.from_lan if by_client else built.gateway.from_wan
             packet = bytearray(wire.packet(64))
             enter(packet, len(packet), now=0.0)

@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from tests.bench import contenders, core, scale, spray, throughput
@@ -101,10 +100,7 @@ class Ipsec:
         daemon = scale.costs(*lanes, peak, effort.rounds, effort.seconds)
         cores = [core.ipsec(pairs(FIRST_CLIENT, FEW)), core.ipsec(crowd)]
         sections.append(scale.cost_section((FEW, many), daemon, core.seconds_per_packet(cores)))
-        in_core = core.octets_each(partial(_ipsec, crowd), min(many, 2000))
-        memory = scale.memory_section("pair", many, resident, in_core, MEMORY)
-        memory.notes.append("each with the IKE that agreed on it")
-        return [*sections, memory]
+        return [*sections, _memory(crowd, resident)]
 
     def _spray(self, inbound: throughput.Peak) -> Section:
         one = self.standing["vpnmasq"]
@@ -135,5 +131,20 @@ class Ipsec:
         return section
 
 
-def _ipsec(crowd: Sequence[Pair], count: int) -> core.Core:
-    return core.ipsec(crowd[:count])
+def _memory(crowd: Sequence[Pair], resident: float) -> Section:
+    def octets(*, ike: bool) -> float:
+        return core.octets_each(lambda count: core.ipsec(crowd[:count], ike=ike), min(len(crowd), 2000))
+
+    memory = scale.memory_section("pair", len(crowd), resident, octets(ike=False), MEMORY)
+    tunnel = octets(ike=True)
+    memory.results.insert(
+        1,
+        Result(
+            ["the same with the IKE that agreed on it", f"{tunnel:.0f}"],
+            {"what": "core, with IKE", "octets": tunnel, "count": len(crowd)},
+        ),
+    )
+    memory.notes.append(
+        "the daemon's have IKE; a pair is a session and two flows, here each with a peer of its own"
+    )
+    return memory

@@ -68,18 +68,20 @@ class Pair:
         """The data that the peer sends."""
         return self._back(5000)
 
-    def stages(self) -> list[tuple[Wire, bool]]:
-        """What sets it up, in order, and whether the client sends it."""
+    def stages(self, *, ike: bool = True) -> list[tuple[Wire, bool]]:
+        """What sets it up, in order, and whether the client sends it; without ``ike``: ESP alone."""
         cookie = 0x0101010100000000 + self.number
         first, second = (cookie, 0, IKE_SA_INIT, 0), (cookie, cookie << 1, IKE_AUTH, 1)
         answer = (cookie, cookie << 1, IKE_SA_INIT, 0)
+        data: list[tuple[Wire, bool]] = [(self._out(1), True), (self._back(1), False)]
+        if not ike:
+            return data
         return [
             (self._ike(*first, flags=INITIATOR), True),
             (self._ike(*answer, flags=RESPONSE), False),
             (self._ike(*second, flags=INITIATOR), True),
             (self._ike(*second, flags=RESPONSE), False),
-            (self._out(1), True),
-            (self._back(1), False),
+            *data,
         ]
 
     def _out(self, sequence: int) -> EspFlow:
@@ -129,7 +131,7 @@ class Both:
             RuntimeError: the gateway did not let everything through.
         """
         built = []
-        for stage in zip(*(pair.stages()[0 if ike else -2 :] for pair in wanted), strict=True):
+        for stage in zip(*(pair.stages(ike=ike) for pair in wanted), strict=True):
             by_client = stage[0][1]
             built.append((self._frames([wire for wire, _ in stage], by_client=by_client), by_client))
         start = time.perf_counter()
