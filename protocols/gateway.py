@@ -44,10 +44,6 @@ _PROTOCOL_AT = 9
 _KILLED = "ended by the operator"
 
 
-#: Of protocols that have no short lane; never changed.
-_NO_FLOWS: dict[int, object] = {}
-
-
 def _no_lane(_flows: dict[int, object], _buffer: bytearray, _length: int, _now: float) -> None:
     """The short lane of protocols that have none."""
 
@@ -409,8 +405,12 @@ class Gateway:
         return [*actions, *self.offloads.take()] if self.offloads.pending else actions
 
 
+#: Of protocols that have no short lane.
+_NO_LANE: tuple[Forward, dict[int, object]] = (_no_lane, {})
+
+
 def _short(lane: Lane | None, side: Side) -> tuple[Forward, dict[int, object]]:
     """A lane's way for packets that arrive on a side, and its flows."""
     if lane is None:
-        return _no_lane, _NO_FLOWS
+        return _NO_LANE
     return lane.forward, lane.lan if side is Side.LAN else lane.wan

@@ -6,6 +6,7 @@ high was there before we looked: it says nothing about agreements, and uses none
 """
 
 from dataclasses import dataclass
+from functools import cache
 from math import exp, log
 from typing import Final
 
@@ -73,7 +74,7 @@ def judge(inbound: Inbound, error: float, *, together: bool = True) -> Verdict:
     ranking = sorted(own, key=lambda c: (-own[c], c.since, c.host))
     best = ranking[0]
     if len(ranking) == 1 and not _nobody_known(inbound):
-        return Verdict(ranking, best, 1 - error)
+        return Verdict(ranking, best, _sure(error))
     needed = log(1 / error) + log(1 + inbound.looks / _LOOKS_PER_START)
     spoken_for = _spoken_for(inbound, needed) if together else {}
     for contact, other in spoken_for.items():
@@ -88,6 +89,12 @@ def judge(inbound: Inbound, error: float, *, together: bool = True) -> Verdict:
     behind = own[best] - needed - log(len(ranking))
     ranking = [c for c in ranking if c is best or rival[c] > behind]
     return Verdict(ranking, None, 1 / (1 + exp(-lead)))
+
+
+@cache
+def _sure(error: float) -> float:
+    """How sure it is what was sure at once: one number for all such pairs."""
+    return 1 - error
 
 
 def _nobody_known(inbound: Inbound) -> list[float]:

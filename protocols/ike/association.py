@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from protocols.addr import Ip4
+from protocols.few import Few
 from protocols.ike.exchanges import Exchanges
 from protocols.ike.header import show_cookie
 from protocols.ike.rules import Relation
@@ -14,7 +15,7 @@ class IkeSession(Session):
     """All IKE of one inside host with one peer on port 500."""
 
     #: Its SAs, the most recently used last.
-    associations: "dict[Association, None]" = field(default_factory=dict, repr=False)
+    associations: "Few[Association, None]" = field(default_factory=Few, repr=False)
 
     @property
     def cookies(self) -> list[tuple[str, str]]:
@@ -31,9 +32,9 @@ class Conversation:
     #: When the host last said something; minus infinity if never.
     host_spoke: float = float("-inf")
     #: The ports of the peer that the host sees us stand for, oldest first.
-    endpoints: dict[tuple[Ip4, int], None] = field(default_factory=dict)
+    endpoints: Few[tuple[Ip4, int], None] = field(default_factory=Few)
     #: Initiator's cookies of first messages of the host that are held back.
-    holding: set[int] = field(default_factory=set)
+    holding: tuple[int, ...] = ()
     exchanges: Exchanges = field(default_factory=Exchanges)
 
 

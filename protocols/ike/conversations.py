@@ -1,7 +1,7 @@
 """Which inside hosts talk IKE to which peers, from the first message until long after the last."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened
 from protocols.addr import Ip4
@@ -9,6 +9,7 @@ from protocols.admission import Admission
 from protocols.deadlines import Deadlines
 from protocols.drops import Reason
 from protocols.esp.memory import Memory, Remembered
+from protocols.few import Few
 from protocols.ike.association import Association, Conversation, IkeSession
 from protocols.ike.cookies import Claim, Cookies
 from protocols.ike.header import IkeHeader
@@ -19,6 +20,9 @@ from protocols.sessions import State
 
 #: When data between a host and a peer was last seen; None if they have none.
 Alive = Callable[[Ip4, Ip4], float | None]
+
+#: Hosts of a peer that nobody talks to; never changed.
+_NOBODY: Final[Few[Ip4, Conversation]] = Few()
 
 
 class Conversations:
@@ -31,7 +35,7 @@ class Conversations:
         self._registry = registry
         self._cookies = cookies
         self._companion = companion
-        self._hosts: dict[Ip4, dict[Ip4, Conversation]] = {}
+        self._hosts: dict[Ip4, Few[Ip4, Conversation]] = {}
         self._deadlines: Deadlines[Conversation] = Deadlines()
         #: Hosts of SAs that went silent: whose peer may yet speak in them, to rekey or to ask for life.
         self._memory = Memory()
@@ -47,11 +51,12 @@ class Conversations:
 
     def find(self, host: Ip4, peer: Ip4) -> Conversation | None:
         """The conversation of the two."""
-        return self._hosts.get(peer, {}).get(host)
+        hosts = self._hosts.get(peer)
+        return None if hosts is None else hosts.get(host)
 
     def last_talker(self, peer: Ip4) -> Conversation | None:
         """The conversation of the host that last said something to the peer."""
-        return max(self._hosts.get(peer, {}).values(), key=lambda c: c.host_spoke, default=None)
+        return max(self._hosts.get(peer, _NOBODY).values(), key=lambda c: c.host_spoke, default=None)
 
     def open(
         self, relation: Relation, initiator: Ip4, actions: list[Action], *, now: float
@@ -80,10 +85,16 @@ class Conversations:
         )
         self._registry.add(session, initiator)
         conversation = Conversation(relation, session)
-        self._hosts.setdefault(relation.peer, {})[relation.host] = conversation
+        self._enter(conversation)
         self.look_again(conversation, now + self._ipsec.unanswered)
         actions.append(SessionOpened(session))
         return conversation
+
+    def _enter(self, conversation: Conversation) -> None:
+        relation = conversation.relation
+        if relation.peer not in self._hosts:
+            self._hosts[relation.peer] = Few()
+        self._hosts[relation.peer][relation.host] = conversation
 
     def begin(
         self, conversation: Conversation, message: IkeHeader, *, by_host: bool, now: float
@@ -152,7 +163,7 @@ class Conversations:
     def records(self) -> Iterator[tuple[Any, ...]]:
         """What is to survive a restart: for each peer all conversations, and its cookies; silent SAs."""
         for peer in list(self._hosts):
-            conversations = list(self._hosts.get(peer, {}).values())
+            conversations = list(self._hosts.get(peer, _NOBODY).values())
             accounts = self._registry.accounts(c.session for c in conversations)
             yield "peer", peer, conversations, self._cookies.claims(peer, conversations), accounts
         for portion in self._memory.portions():
@@ -166,9 +177,9 @@ class Conversations:
         self, peer: Ip4, conversations: list[Conversation], claims: dict[int, Claim], accounts: dict[str, Ip4]
     ) -> None:
         """Take in a record of before a restart."""
-        self._hosts[peer] = {conversation.relation.host: conversation for conversation in conversations}
         self._cookies.adopt(peer, claims)
         for conversation in conversations:
+            self._enter(conversation)
             session = conversation.session
             self._registry.readmit(session, accounts[session.id])
             self._file(conversation)

@@ -6,12 +6,12 @@ pair, and as long as the responder's cookie is not known only one host at a time
 begins with a certain initiator's.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocols import ipv4
 from protocols.addr import Ip4
+from protocols.few import Few
 from protocols.ike.association import Association, Conversation
 from protocols.ike.header import IkeHeader
 from protocols.udp import Datagram
@@ -33,10 +33,10 @@ class Held:
 class Claim:
     """All SAs with one peer that begin with one initiator's cookie."""
 
-    associations: dict[Association, None] = field(default_factory=dict)
+    associations: Few[Association, None] = field(default_factory=Few)
     #: The one whose host waits for the first answer.
     waiting: Association | None = None
-    held: deque[Held] = field(default_factory=deque)
+    held: tuple[Held, ...] = ()
 
     def of(self, conversation: Conversation) -> Association | None:
         """The newest SA of a conversation."""
@@ -75,7 +75,9 @@ class Cookies:
     def add(self, association: Association) -> Claim:
         """Enter an SA."""
         peer = association.conversation.relation.peer
-        claim = self._claims.setdefault((peer, association.initiator), Claim())
+        claim = self._claims.get((peer, association.initiator))
+        if claim is None:
+            claim = self._claims[peer, association.initiator] = Claim()
         claim.associations[association] = None
         association.conversation.session.associations[association] = None
         if association.responder:

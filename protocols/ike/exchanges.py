@@ -18,12 +18,15 @@ class Exchanges:
     __slots__ = ("_associations", "_exchanges")
 
     def __init__(self) -> None:
-        self._associations: dict[int, bool] = {}
-        self._exchanges: dict[tuple[int, int], bool] = {}
+        # Of IKEv1 alone: all others do without.
+        self._associations: dict[int, bool] | None = None
+        self._exchanges: dict[tuple[int, int], bool] | None = None
 
     def observe(self, host: Ip4, peer: Ip4, message: IkeHeader, *, outbound: bool) -> IkeObserved:
         """What a message tells."""
         if message.version == 1:
+            if self._associations is None or self._exchanges is None:
+                self._associations, self._exchanges = {}, {}
             by_host = _remember(self._associations, message.initiator_cookie, outbound)
             initiator = by_host == outbound
             # All of phase 1 has message ID 0 (RFC 2408 §3.1).

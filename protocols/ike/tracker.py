@@ -195,8 +195,8 @@ class IkeTracker:
             return []
         if self._held >= self._ipsec.most_held:
             return [_collision(held)]
-        claim.held.append(held)
-        held.conversation.holding.add(cookie)
+        claim.held += (held,)
+        held.conversation.holding += (cookie,)
         self._held += 1
         self._holds.file((peer, cookie), held.until)
         return []
@@ -221,8 +221,9 @@ class IkeTracker:
         return actions
 
     def _take_back(self, claim: Claim, held: Held) -> None:
-        claim.held.remove(held)
-        held.conversation.holding.discard(held.message.initiator_cookie)
+        conversation, cookie = held.conversation, held.message.initiator_cookie
+        claim.held = tuple(other for other in claim.held if other is not held)
+        conversation.holding = tuple(other for other in conversation.holding if other != cookie)
         self._held -= 1
 
     # -- from outside ----------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ class IkeTracker:
 
     def _end(self, conversation: Conversation, why: str, now: float) -> list[Action]:
         peer, host = conversation.relation.peer, conversation.relation.host
-        for cookie in list(conversation.holding):
+        for cookie in conversation.holding:
             claim = self._cookies.claim(peer, cookie)
             assert claim is not None
             held = claim.held_for(conversation)
@@ -393,7 +394,7 @@ class IkeTracker:
         actions: list[Action] = []
         for peer, cookie in self._holds.due(now):
             claim = self._cookies.claim(peer, cookie)
-            for held in list(claim.held) if claim else []:
+            for held in claim.held if claim else ():
                 if held.until <= now:
                     assert claim is not None
                     self._take_back(claim, held)
