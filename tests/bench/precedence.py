@@ -1,7 +1,11 @@
 """A share of the processor that other programs do not take away (sched(7), "The autogroup feature")."""
 
 import contextlib
+import multiprocessing
 import os
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +16,24 @@ _settings: Final = {"urgent": False}
 def be_urgent() -> None:
     """Let processes that stand alone from now on go before other programs."""
     _settings["urgent"] = True
+
+
+def in_front(run: Callable[[], int]) -> int:
+    """Do something in a process that stands alone; return its exit status."""
+
+    def alone() -> None:
+        stand_alone()
+        sys.exit(run())
+
+    process = multiprocessing.get_context("fork").Process(target=alone)
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:  # which another session does not hear of
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+        process.join()
+    return process.exitcode or 0
 
 
 def stand_alone() -> None:
