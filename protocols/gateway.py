@@ -7,6 +7,7 @@ have moved.
 """
 
 from collections.abc import Iterable, Iterator, Set
+from functools import partial
 
 from protocols import hopeless, icmp, ipv4, quoted, tcp, udp
 from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side
@@ -18,6 +19,7 @@ from protocols.collisions import Collisions
 from protocols.continuity import Continuity
 from protocols.drops import Reason
 from protocols.errors import DecodeError
+from protocols.esp.departed import departed
 from protocols.esp.flows import FlowTable as EspFlowTable
 from protocols.esp.tracker import EspTracker
 from protocols.events import ForwardEvent, StreamEvent
@@ -105,7 +107,7 @@ class Gateway:
         self._continuity = Continuity(self.registry, self._pptp, self.esp, self.udp, self._forwards)
         self._own_lanes: dict[int, Lane] = {
             ipv4.GRE: GreLane(self._flows),
-            ipv4.ESP: EspLane(esp_flows, self.esp.ledger.departed),
+            ipv4.ESP: EspLane(esp_flows, partial(departed, self.esp.ledger)),
             udp.PROTOCOL: UdpLane(self.udp.natt.flows),
         }
         self._lay_lanes()

@@ -3,8 +3,6 @@
 Nothing here decides whose an SPI is; it carries out what was decided.
 """
 
-from collections.abc import Iterable
-
 from protocols import ipv4
 from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened, Side
 from protocols.addr import Ip4, contains
@@ -18,7 +16,6 @@ from protocols.esp.evidence import Evidence
 from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.memory import Memory
 from protocols.heeded import Heeded
-from protocols.ike import rules
 from protocols.ike.rules import Relation
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
@@ -186,21 +183,6 @@ class Ledger:
         for opening in contact.openings:
             if opening.outbound is not None and opening.inbound is not None:
                 self.carry(contact, opening.outbound)
-
-    def departed(self, source: Ip4, target: Ip4, spi: int) -> Flow | None:
-        """The flow of a packet that has left us with these: ICMP errors quote it (RFC 5508 §4.2)."""
-        found = self.peers.get(target)
-        out = (c.sending(spi) for c in found.contacts.values()) if found is not None else ()
-        known = self.behind.get((target, source)) or self._known_as(target, source)
-        back = (i.flow for contact in known for i in contact.inbound if i.spi == spi)
-        return next((f for f in (*out, *back) if f is not None and f.source == source), None)
-
-    def _known_as(self, host: Ip4, seen: Ip4) -> Iterable[Contact]:
-        """The contacts of a host with the peer that it knows by an address, its own or one of ours."""
-        relation = rules.from_host(self.admission, host, seen)
-        peer = None if relation is None else self.peers.get(relation.peer)
-        contact = None if peer is None else peer.contacts.get(host)
-        return () if contact is None else (contact,)
 
     def carry(self, contact: Contact, flow: Flow) -> None:
         """Let a flow's packets pass without a look, here and in the kernel."""
