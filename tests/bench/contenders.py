@@ -108,7 +108,14 @@ def nft(name: str, placement: Placement = KERNEL) -> Iterator[Contender]:
     with stand(name, placement) as names:
         sh_in(names.gateway, "nft", "-f", "-", stdin=_MASQUERADE)
         # A call that waits for its turn in the bench must not be forgotten meanwhile.
-        for which in ("gre_timeout", "gre_timeout_stream", "generic_timeout", "udp_timeout_stream"):
+        # UDP is a stream after two seconds only.
+        for which in (
+            "gre_timeout",
+            "gre_timeout_stream",
+            "generic_timeout",
+            "udp_timeout",
+            "udp_timeout_stream",
+        ):
             path = f"/proc/sys/net/netfilter/nf_conntrack_{which}"
             sh_in(names.gateway, "sh", "-c", f"echo 3600 > {path}")
         yield Contender("nft", placement, names)
