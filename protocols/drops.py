@@ -47,12 +47,14 @@ class Reason(Enum):
     # UDP, IKE (RFC 2408, RFC 7296) and IPsec in UDP (RFC 3948)
     UDP_LENGTH = "udp-length"
     UDP_STRANGER = "udp-stranger"
+    UDP_FORGOTTEN = "udp-forgotten"
     NO_PORT = "no-port"
     IKE_LENGTH = "ike-length"
     IKE_VERSION = "ike-version"
     IKE_ZERO_COOKIE = "ike-zero-cookie"
     IKE_COLLISION = "ike-collision"
     IKE_UNKNOWN = "ike-unknown"
+    IKE_FORGOTTEN = "ike-forgotten"
     NATT_LENGTH = "natt-length"
 
     # ESP (RFC 4303 §2), and whom it is for
@@ -62,6 +64,7 @@ class Reason(Enum):
     ESP_UNKNOWN = "esp-unknown"
     ESP_SPI_RATE = "esp-spi-rate"
     ESP_SPIS = "esp-spis"
+    ESP_FORGOTTEN = "esp-forgotten"
     ESP_COPIES = "esp-copies"
     ESP_BLOCKED = "esp-blocked"
     ESP_SQUELCHED = "esp-squelched"
@@ -123,6 +126,8 @@ HELP: dict[Reason, str] = {
     Reason.PPTP_STALLED: "a peer that does not read what is sent to it",
     Reason.UDP_LENGTH: "UDP length and packet length disagree",
     Reason.UDP_STRANGER: "IPsec in UDP from an endpoint that the inside host has not talked to",
+    Reason.UDP_FORGOTTEN: "answers to a port of a peer have no way back any more: it talks from more than "
+    "ipsec.most_endpoints or forwarding.most_endpoints",
     Reason.NO_PORT: "no free UDP port of ours; see ipsec.ports",
     Reason.IKE_LENGTH: "an IKE message that is shorter than its header says",
     Reason.IKE_VERSION: "IKE of a version that is neither 1 nor 2, or not IKE at all",
@@ -130,6 +135,8 @@ HELP: dict[Reason, str] = {
     "if IPsec sessions die after a while, make ipsec.lifetime longer than the rekey interval",
     Reason.IKE_COLLISION: "two hosts began with the same IKE cookie, and the first was not answered in time",
     Reason.IKE_UNKNOWN: "IKE from a peer that no inside host talks to",
+    Reason.IKE_FORGOTTEN: "an IKE SA was forgotten for a newer one of the same hosts, over "
+    "ipsec.most_associations or most_unanswered",
     Reason.NATT_LENGTH: "too short for ESP in UDP, and no keepalive",
     Reason.ESP_LENGTH: "too short for an ESP packet",
     Reason.ESP_NO_SPI: "ESP with SPI 0, which must never be sent (RFC 4303 §2.1)",
@@ -137,6 +144,8 @@ HELP: dict[Reason, str] = {
     Reason.ESP_UNKNOWN: "ESP with an SPI that no inside host can be found for",
     Reason.ESP_SPI_RATE: "a peer shows new SPIs faster than ipsec.spis_per_second",
     Reason.ESP_SPIS: "a peer shows more SPIs than ipsec.most_spis",
+    Reason.ESP_FORGOTTEN: "an outbound SPI was forgotten for a newer one of the same hosts, over "
+    "ipsec.most_outbound",
     Reason.ESP_COPIES: "copies left out because of ipsec.copies_per_second or most_candidates",
     Reason.ESP_BLOCKED: "another host waits for this peer's first answer (ipsec.pairing is serialize)",
     Reason.ESP_SQUELCHED: "never answered by the peer while others waited (ipsec.pairing is serialize)",

@@ -11,7 +11,7 @@ from functools import partial
 
 from protocols import hopeless, icmp, ipv4, quoted, tcp, udp
 from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side
-from protocols.addr import UNSPECIFIED, Ip4
+from protocols.addr import UNSPECIFIED, Ip4, show_ip
 from protocols.admission import Addresses, Admission
 from protocols.allocator import Random
 from protocols.bucket import TokenBucket
@@ -237,9 +237,9 @@ class Gateway:
         """An ICMP error of our own to the sender of a packet (RFC 1812 §4.3.2); drops are not counted yet."""
         if not icmp.may_answer(about):
             return []
-        if not self._icmp_rate.take(now=now):
-            return [Drop(Reason.ICMP_RATE)]
         sender = ipv4.Header.from_bytes(about, verify=False).src
+        if not self._icmp_rate.take(now=now):
+            return [Drop(Reason.ICMP_RATE, f"to {show_ip(sender)}")]
         # Source 0: the kernel fills in the address that faces the sender (raw(7)).
         packet = ipv4.build(src=UNSPECIFIED, dst=sender, protocol=ipv4.ICMP, payload=error.to_bytes())
         return [Send(packet, Ip4(sender))]

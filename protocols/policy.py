@@ -198,6 +198,8 @@ class Ipsec:
     #: New SPIs that a peer may show in a second, and unconfirmed and confirmed ones it may have.
     spis_per_second: float = 200.0
     most_spis: int = 1024
+    #: SPIs that an inside host may use with a peer at once; of more, the one silent longest is forgotten.
+    most_outbound: int = 32
     #: ESP sessions and SPIs that are remembered after their lifetime, and how long: a tunnel that was
     #: silent for hours goes on with the SPIs it had.
     most_remembered: int = 65536

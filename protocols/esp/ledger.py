@@ -4,13 +4,13 @@ Nothing here decides whose an SPI is; it carries out what was decided.
 """
 
 from protocols import ipv4
-from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened, Side
-from protocols.addr import Ip4, contains
+from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened, Side
+from protocols.addr import Ip4, contains, show_ip
 from protocols.admission import Admission
 from protocols.allocator import Random
 from protocols.deadlines import Deadlines
 from protocols.drops import Reason
-from protocols.esp import posterior, watcher
+from protocols.esp import codec, posterior, watcher
 from protocols.esp.contacts import Contact, EspSession, Inbound, Opening, PairState, Peer
 from protocols.esp.evidence import Evidence
 from protocols.esp.flows import Flow, FlowTable
@@ -20,9 +20,6 @@ from protocols.ike.rules import Relation
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
 from protocols.sessions import State, Traffic
-
-#: Outbound SPIs that a host may use with one peer; of more, the one that was silent longest goes.
-MOST_OUTBOUND = 32
 
 
 class Ledger:
@@ -223,12 +220,19 @@ class Ledger:
 
     # -- outbound SPIs ---------------------------------------------------------------------------------
 
-    def add_outbound(self, contact: Contact, spi: int, *, fresh: bool, now: float) -> Flow:
-        """Enter a new outbound SPI of a contact that has a session."""
-        if len(contact.outbound) >= MOST_OUTBOUND:
+    def make_room(self, contact: Contact) -> list[Action]:
+        """Forget outbound SPIs of a contact, those silent longest, until there is room for another."""
+        actions: list[Action] = []
+        while len(contact.outbound) >= self.settings.most_outbound:
             self.read(contact)
             oldest = min(contact.outbound, key=lambda flow: flow.last_seen)
             self.drop_outbound(contact, oldest)
+            who = f"{show_ip(contact.host)} to {show_ip(contact.peer.address)}"
+            actions.append(Drop(Reason.ESP_FORGOTTEN, f"{who} {codec.show_spi(oldest.spi)}"))
+        return actions
+
+    def add_outbound(self, contact: Contact, spi: int, *, fresh: bool, now: float) -> Flow:
+        """Enter a new outbound SPI of a contact that has a session, and room for it."""
         session, relation = contact.session, contact.relation
         assert session is not None
         flow = Flow(

@@ -135,9 +135,10 @@ class EspTracker:
         if isinstance(opened, Reason):
             return [Drop(opened, f"{show_ip(contact.host)} to {show_ip(contact.peer.address)}")]
         fresh = sequence <= posterior.FRESH_UP_TO
+        room = self.ledger.make_room(contact)
         flow = self.ledger.add_outbound(contact, spi, fresh=fresh, now=now)
         self._strategy.began(contact, flow, now=now)
-        return flow, [*opened, *self.ledger.refresh(contact)]
+        return flow, [*opened, *room, *self.ledger.refresh(contact)]
 
     def _prohibit(self, packet: bytes, now: float) -> list[Action]:
         """RFC 5508 REQ-8: a host whose session is refused is told so."""

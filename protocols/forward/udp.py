@@ -24,7 +24,7 @@ from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.forward.session import ForwardSession
 from protocols.forward.ways import Way, renewed, rule_at, waits, way
-from protocols.natt.disguise import Disguises
+from protocols.natt.disguise import Disguises, forgotten
 from protocols.natt.flows import Flow, FlowTable
 from protocols.policy import UDP, ForwardTimers
 from protocols.registry import SessionRegistry
@@ -127,7 +127,7 @@ class UdpForwards:
             if shown is None:
                 return [*actions, Drop(Reason.NO_PORT, str(datagram))]
             seen = shown
-        self._publish(talk, Side.WAN, datagram.source, datagram.target, seen, now)
+        actions += self._publish(talk, Side.WAN, datagram.source, datagram.target, seen, now)
         actions += self._heard(talk, Side.WAN, header, now)
         return [*actions, datagram.between(seen, server).forwarded(header)]
 
@@ -139,7 +139,7 @@ class UdpForwards:
         if isinstance(talk, Reason):
             return [Drop(talk, str(datagram))]
         public = (talk.session.gateway, found.rule.port)
-        self._publish(talk, Side.LAN, peer, public, datagram.target, now)
+        actions += self._publish(talk, Side.LAN, peer, public, datagram.target, now)
         actions += self._heard(talk, Side.LAN, header, now)
         return [*actions, datagram.between(public, peer).forwarded(header)]
 
@@ -195,18 +195,22 @@ class UdpForwards:
 
     def _publish(
         self, talk: Talk, side: Side, peer: Endpoint, public: Endpoint, seen: Endpoint, now: float
-    ) -> None:
+    ) -> list[Action]:
         """Let what arrives on a side, for or from an endpoint of the peer, take the short lane from now on.
 
         The first packet of each direction has come here: then both sides are known to have spoken.
         """
+        actions: list[Action] = []
         flows = talk.endpoints.get(peer)
         if flows is None:
             if len(talk.endpoints) >= self._timers.most_endpoints:
-                self._forget(talk, next(iter(talk.endpoints)), now)
+                oldest = next(iter(talk.endpoints))
+                self._forget(talk, oldest, now)
+                if talk.way.hidden:
+                    actions.append(forgotten(talk.session.inside, oldest))
             flows = talk.endpoints[peer] = {}
         if talk.hairpin or side in flows:
-            return
+            return actions
         server, inbound = talk.way.server, side is Side.WAN
         flow = Flow(
             side=side,
@@ -220,6 +224,7 @@ class UdpForwards:
         flows[side] = flow
         self._flows.add(flow)
         self._flows.offer(flow, talk.session)
+        return actions
 
     def _forget(self, talk: Talk, peer: Endpoint, now: float) -> None:
         for flow in talk.endpoints.pop(peer).values():

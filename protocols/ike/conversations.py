@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from protocols.actions import Action, SessionChanged, SessionClosed, SessionOpened
-from protocols.addr import Ip4
+from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened
+from protocols.addr import Ip4, show_ip
 from protocols.admission import Admission
 from protocols.deadlines import Deadlines
 from protocols.drops import Reason
@@ -41,6 +41,8 @@ class Conversations:
         self._memory = Memory()
         #: Claims for whose first answer nobody waits any more.
         self.freed: list[Claim] = []
+        #: What was forgotten because there was too much of it.
+        self.given_up: list[Drop] = []
 
     def __iter__(self) -> Iterator[Conversation]:
         return (conversation for hosts in list(self._hosts.values()) for conversation in list(hosts.values()))
@@ -104,9 +106,9 @@ class Conversations:
         guessed = [a for a in associations if a.guessed]
         # Whoever pretends to be the peer must not push out what the host itself takes part in.
         if not by_host and len(guessed) >= self._ipsec.most_unanswered:
-            self.forget(guessed[0])
+            self._give_up(guessed[0])
         elif len(associations) >= self._ipsec.most_associations:
-            self.forget((guessed or list(associations))[0])
+            self._give_up((guessed or list(associations))[0])
         association = Association(
             conversation,
             conversation.relation,
@@ -118,6 +120,12 @@ class Conversations:
         self._cookies.add(association)
         self._file(conversation)
         return association
+
+    def _give_up(self, association: Association) -> None:
+        relation = association.conversation.relation
+        detail = f"{show_ip(relation.host)} with {show_ip(relation.peer)}"
+        self.given_up.append(Drop(Reason.IKE_FORGOTTEN, detail))
+        self.forget(association)
 
     def forget(self, association: Association) -> None:
         """Forget an SA; its cookies are free for others."""

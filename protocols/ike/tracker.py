@@ -27,7 +27,7 @@ from protocols.ike.conversations import Alive, Conversations
 from protocols.ike.cookies import Claim, Cookies, Held
 from protocols.ike.header import IkeHeader, show_cookie
 from protocols.ike.observation import IkeObserved
-from protocols.natt.disguise import Disguises, addressee, shown
+from protocols.natt.disguise import Disguises, addressee, forgotten, shown
 from protocols.outstanding import Outstanding
 from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
@@ -218,7 +218,8 @@ class IkeTracker:
                 source = (held.conversation.session.gateway, PORT)
                 held.datagram = held.datagram.between(source, held.datagram.target)
                 actions += self._send_out(association, held, now)
-        return actions
+        given_up, self._conversations.given_up = self._conversations.given_up, []
+        return [*actions, *given_up]
 
     def _take_back(self, claim: Claim, held: Held) -> None:
         conversation, cookie = held.conversation, held.message.initiator_cookie
@@ -306,6 +307,7 @@ class IkeTracker:
             if len(endpoints) > self._ipsec.most_endpoints:
                 oldest = next(iter(endpoints))
                 del endpoints[oldest]
+                self._conversations.given_up.append(forgotten(relation.host, oldest))
                 self._disguises.forget((relation.host, PORT), oldest, now=now)
         return source
 

@@ -7,9 +7,11 @@ first keeps its own where that is 500 or 4500, the others get one of ours.
 from collections.abc import Callable
 from typing import Any
 
-from protocols.addr import Ip4
+from protocols.actions import Drop
+from protocols.addr import Ip4, show_ip
 from protocols.admission import Admission
 from protocols.allocator import Random
+from protocols.drops import Reason
 from protocols.ike import rules
 from protocols.ike.rules import Relation
 from protocols.natt.ports import Ports
@@ -113,3 +115,8 @@ def shown(disguises: Disguises, relation: Relation, datagram: Datagram, server_p
     if not relation.hidden:
         return relation.seen, datagram.source[1]
     return disguises.show((relation.host, server_port), datagram.source, relation.seen)
+
+
+def forgotten(host: Ip4, peer: Endpoint) -> Drop:
+    """What is said when a peer's endpoint has no disguise any more: the host has too many of one peer."""
+    return Drop(Reason.UDP_FORGOTTEN, f"{show_ip(peer[0])}:{peer[1]} with {show_ip(host)}")

@@ -26,7 +26,7 @@ from protocols.ike.natt import PORT, EspInUdp, Keepalive, MarkedIke
 from protocols.ike.rules import Relation
 from protocols.ike.tracker import PORT as IKE_PORT
 from protocols.ike.tracker import Observe, Onward
-from protocols.natt.disguise import Disguises, addressee, shown
+from protocols.natt.disguise import Disguises, addressee, forgotten, shown
 from protocols.natt.flows import Flow, FlowTable
 from protocols.natt.mapping import Mapping, NattSession, Talk
 from protocols.natt.mappings import Mappings
@@ -118,7 +118,7 @@ class NattTracker:
         actions += self._heard(talk, header, content, outbound=True, now=now)
         source = (self._wan, talk.mapping.public_port)
         if isinstance(content, EspInUdp):
-            self._publish(talk, seen=datagram.target, peer=target, now=now)
+            actions += self._publish(talk, seen=datagram.target, peer=target, now=now)
         elif isinstance(content, MarkedIke) and not talk.heard_peer and not talk.hairpin:
             self._outstanding.keep(talk, header, datagram.between(source, target), now=now)
         return actions + self._onward(header, datagram.between(source, target), now)
@@ -168,9 +168,9 @@ class NattTracker:
         self._outstanding.answered(talk)
         actions += self._heard(talk, header, content, outbound=False, now=now)
         if talk.relation.hidden:
-            self._remember(talk, datagram.source, now)
+            actions += self._remember(talk, datagram.source, now)
         if isinstance(content, EspInUdp):
-            self._publish(talk, seen=seen, peer=datagram.source, now=now)
+            actions += self._publish(talk, seen=seen, peer=datagram.source, now=now)
         return [*actions, datagram.between(seen, host).forwarded(header)]
 
     def _heard(
@@ -251,16 +251,20 @@ class NattTracker:
 
     # -- flows -----------------------------------------------------------------------------------------
 
-    def _remember(self, talk: Talk, peer: Endpoint, now: float) -> None:
+    def _remember(self, talk: Talk, peer: Endpoint, now: float) -> list[Action]:
         """Keep an endpoint of the peer, at the cost of the oldest if there are too many."""
         talk.endpoints.setdefault(peer, ())
-        if len(talk.endpoints) > self._ipsec.most_endpoints:
-            self._forget(talk, next(iter(talk.endpoints)), now)
+        if len(talk.endpoints) <= self._ipsec.most_endpoints:
+            return []
+        oldest = next(iter(talk.endpoints))
+        self._forget(talk, oldest, now)
+        # Who is seen as himself is only taken off the short lane.
+        return [forgotten(talk.relation.host, oldest)] if talk.relation.hidden else []
 
-    def _publish(self, talk: Talk, *, seen: Endpoint, peer: Endpoint, now: float) -> None:
+    def _publish(self, talk: Talk, *, seen: Endpoint, peer: Endpoint, now: float) -> list[Action]:
         """Let data between the host and this endpoint of the peer take the short lane, once both spoke."""
         if not talk.mutual or talk.hairpin or talk.endpoints.get(peer):
-            return
+            return []
         host, public = talk.mapping.host, (self._wan, talk.mapping.public_port)
         session = talk.session
         flows = (
@@ -281,11 +285,12 @@ class NattTracker:
                 traffic=session.inbound,
             ),
         )
-        self._remember(talk, peer, now)
+        actions = self._remember(talk, peer, now)
         talk.endpoints[peer] = flows
         for flow in flows:
             self.flows.add(flow)
             self.flows.offer(flow, session)
+        return actions
 
     def _forget(self, talk: Talk, peer: Endpoint, now: float) -> None:
         for flow in talk.endpoints.pop(peer):

@@ -73,6 +73,14 @@ def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Poli
             copies_per_second=ipsec.copies_per_second,
             spis_per_second=ipsec.spis_per_second,
             most_spis=ipsec.most_spis,
+            most_outbound=ipsec.most_outbound,
+            most_associations=ipsec.most_associations,
+            most_unanswered=ipsec.most_unanswered,
+            most_held=ipsec.most_held,
+            most_outstanding=ipsec.most_outstanding,
+            most_endpoints=ipsec.most_endpoints,
+            most_remembered=ipsec.most_remembered,
+            most_told=ipsec.most_told,
         ),
     )
 

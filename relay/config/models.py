@@ -189,6 +189,22 @@ class Ipsec(Table):
     """New SPIs that a peer may show in a second."""
     most_spis: Annotated[StrictInt, Field(ge=1, le=1 << 20)] = 1024
     """SPIs that a peer may have at once."""
+    most_outbound: Annotated[StrictInt, Field(ge=1, le=1024)] = 32
+    """SPIs that an inside host may use with a peer at once."""
+    most_associations: Annotated[StrictInt, Field(ge=1, le=1024)] = 32
+    """IKE SAs of an inside host and a peer that are known at once."""
+    most_unanswered: Annotated[StrictInt, Field(ge=1, le=1024)] = 8
+    """Of these, such as the peer began and the host has not answered."""
+    most_held: Annotated[StrictInt, Field(ge=0, le=65536)] = 64
+    """First IKE messages that wait because another host began with the same cookie."""
+    most_outstanding: Annotated[StrictInt, Field(ge=0, le=65536)] = 1024
+    """First messages without an answer that are kept, to be sent again from another public address."""
+    most_endpoints: Annotated[StrictInt, Field(ge=1, le=65535)] = 16
+    """Ports of one peer, behind a NAT of its own, that an inside host talks to at once."""
+    most_remembered: Annotated[StrictInt, Field(ge=0, le=1 << 22)] = 65536
+    """Tunnels that were silent for longer than their lifetime and are remembered for a day."""
+    most_told: Annotated[StrictInt, Field(ge=0, le=1 << 20)] = 4096
+    """Pairs that may be told (vpnmasq pair add)."""
 
 
 class Pptp(Table):

@@ -13,10 +13,10 @@ from protocols.pptp import messages
 from tests.scenarios.arrangements import Arrangement, in_every_arrangement
 from tests.scenarios.forwardworld import ForwardWorld, Got
 from tests.scenarios.forwardworld import policy as forwarding
+from tests.scenarios.ipsec import RULES as IPSEC
+from tests.scenarios.ipsec import ends, esp_packet, natt, tunnel, udp
 from tests.scenarios.test_forward_ip import FWZ, GRE
 from tests.scenarios.test_forward_udp import DNS
-from tests.scenarios.test_ipsec import RULES as IPSEC
-from tests.scenarios.test_ipsec import ends, esp_packet, natt, tunnel, udp
 from tests.scenarios.world import (
     CLIENT,
     CLIENT_2,

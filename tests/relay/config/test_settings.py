@@ -71,6 +71,14 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
             "ipsec.copies_per_second=10",
             "ipsec.spis_per_second=11",
             "ipsec.most_spis=12",
+            "ipsec.most_outbound=13",
+            "ipsec.most_associations=14",
+            "ipsec.most_unanswered=15",
+            "ipsec.most_held=16",
+            "ipsec.most_outstanding=17",
+            "ipsec.most_endpoints=18",
+            "ipsec.most_remembered=19",
+            "ipsec.most_told=20",
         )
     )
     assert made == Policy(
@@ -120,6 +128,14 @@ def test_a_policy_holds_rules_limits_and_times() -> None:
             copies_per_second=10,
             spis_per_second=11,
             most_spis=12,
+            most_outbound=13,
+            most_associations=14,
+            most_unanswered=15,
+            most_held=16,
+            most_outstanding=17,
+            most_endpoints=18,
+            most_remembered=19,
+            most_told=20,
         ),
     )
 
