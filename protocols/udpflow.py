@@ -162,6 +162,7 @@ class IpsecUdp:
         takers: dict[str, Callable[..., None]] = {
             "ike": self.ike.adopt,
             "ports": self.natt.adopt_ports,
+            "former": self.natt.adopt_former,
             "mapping": self.natt.adopt,
             "disguises": self._disguises.adopt,
         }

@@ -21,6 +21,10 @@ class Mappings:
         self.ports = Ports(random, first=ipsec.ports[0], last=ipsec.ports[1], rest=ipsec.port_rest)
         self._by_host: dict[Endpoint, Mapping] = {}
         self._by_port: dict[int, Mapping] = {}
+        #: The port that a host's port last stood behind, and whose each of ours was: a peer that waits for a
+        #: silent host answers there, so the host gets it back while nobody else has it.
+        self._former: dict[Endpoint, int] = {}
+        self._last: dict[int, Endpoint] = {}
         #: Those of exposed servers, which have 4500 without taking it from the pool.
         self._servers: dict[Ip4, Mapping] = {}
 
@@ -52,7 +56,7 @@ class Mappings:
         if mapping is None:
             # An exposed server's 4500 is not for clients.
             also = None if rules.serves(self._admission) else PORT
-            port = self.ports.take(host[0], host[1], also=also)
+            port = self.ports.take(host[0], self._former.get(host, host[1]), also=also)
             if port is None:
                 return None
             mapping = Mapping(host, port)
@@ -92,3 +96,21 @@ class Mappings:
             del self._by_host[mapping.host]
             del self._by_port[mapping.public_port]
             self.ports.free(mapping.public_port, now=now)
+            self._note(mapping)
+
+    def former(self) -> dict[Endpoint, int]:
+        """The ports that hosts' ports stood behind when they were last in use, to survive a restart."""
+        return dict(sorted(self._former.items()))
+
+    def remember(self, former: dict[Endpoint, int]) -> None:
+        """Take in ``former`` of before a restart."""
+        self._former, self._last = former, {port: host for host, port in former.items()}
+
+    def _note(self, mapping: Mapping) -> None:
+        """Remember whose port it was; there is one host's port for each of ours."""
+        port = mapping.public_port
+        before = self._last.get(port)
+        if before is not None and self._former.get(before) == port:
+            del self._former[before]
+        self._last[port] = mapping.host
+        self._former[mapping.host] = port

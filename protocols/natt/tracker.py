@@ -366,6 +366,8 @@ class NattTracker:
     def records(self) -> Iterator[tuple[Any, ...]]:
         """What is to survive a restart; something may happen between two of them."""
         yield "ports", *self._mappings.ports.held()
+        if former := self._mappings.former():
+            yield "former", former
         for mapping in self._mappings.all():
             if mapping.talks:
                 sessions = [talk.session for talk in mapping.talks.values()]
@@ -374,6 +376,10 @@ class NattTracker:
     def adopt_ports(self, owners: dict[int, Ip4], resting: dict[int, float]) -> None:
         """Take in a record of before a restart."""
         self._mappings.ports.hold(owners, resting)
+
+    def adopt_former(self, former: dict[Endpoint, int]) -> None:
+        """Take in a record of before a restart."""
+        self._mappings.remember(former)
 
     def adopt(self, mapping: Mapping, accounts: dict[str, Ip4]) -> None:
         """Take in a record of before a restart."""

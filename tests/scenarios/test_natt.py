@@ -138,6 +138,23 @@ def test_the_port_of_a_host_that_has_gone_rests_but_not_for_that_host() -> None:
     assert out(lab.lan(CLIENT, 4500, PEER, 4500, esp(1))) == 4500
 
 
+def test_a_host_that_was_silent_gets_the_port_back_at_which_its_peer_knows_it() -> None:
+    lab = world(port_rest=120.0)
+    lab.float(CLIENT, PEER, A, X)
+    port = lab.float(CLIENT_2, PEER, B, Y)
+    assert port != 4500
+    lab.wait(1000.0)
+    assert lab.sessions() == []
+    # The peer still answers there; whoever comes in the meantime has another.
+    assert out(lab.lan(CLIENT_3, 4500, PEER_2, 4500, esp(1))) == 4500
+    assert out(lab.lan(CLIENT_2, 4500, PEER, 4500, esp(1))) == port
+    assert isinstance(lab.wan(PEER, 4500, port, esp(1)), Got)
+    # Of one that another has, there is nothing to have back; and only its last owner wants it.
+    assert out(lab.lan(CLIENT, 4500, PEER, 4500, esp(1))) not in (4500, port)
+    lab.wait(1000.0)
+    assert out(lab.lan(CLIENT_3, 4500, PEER, 4500, esp(1))) == 4500
+
+
 def test_when_all_ports_are_taken_a_host_is_refused() -> None:
     lab = world(ports=(61000, 61001))
     for number in range(3):
