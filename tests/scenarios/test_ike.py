@@ -602,6 +602,19 @@ def test_servers_are_chosen_by_the_peer() -> None:
     assert lab.wan(PEER_2, 500, 500, ike(A)) == Got(PEER_2, 500, SERVER_2, 500, ike(A))
 
 
+def test_several_rules_share_port_500() -> None:
+    staff = Masquerade("staff", (Network.parse("10.0.0.2"),), (Network.parse("199.0.0.1"),), ipsec=True)
+    guests = Masquerade("guests", (Network.parse("10.0.0.3"),), (ANY,), ipsec=True)
+    lab = UdpWorld(policy(staff, guests, expose(SERVER, "199.0.0.2")))
+    lab.talk(CLIENT, PEER, A, X)
+    lab.talk(CLIENT_2, PEER, B, Y)
+    lab.talk(CLIENT_2, STRANGER, A, X)
+    assert lab.lan(CLIENT, 500, STRANGER, 500, ike(A)) is Reason.NO_RULE
+    assert lab.wan(PEER_2, 500, 500, ike(B)) == Got(PEER_2, 500, SERVER, 500, ike(B))
+    rules = [(session.rule, session.inside) for session in lab.sessions()]
+    assert rules == [("staff", CLIENT), ("guests", CLIENT_2), ("guests", CLIENT_2), ("office", SERVER)]
+
+
 def test_clients_and_a_server_share_the_address_and_the_peer() -> None:
     lab = UdpWorld(policy(STAFF, expose(SERVER, "199.0.0.1")))
     lab.talk(CLIENT, PEER, A, X)

@@ -249,6 +249,27 @@ def test_only_so_many_endpoints_of_a_peer_are_remembered() -> None:
     assert lab.fast()
 
 
+def test_a_client_that_moves_takes_its_tunnel_along() -> None:
+    # MOBIKE (RFC 4555 §3.5): the same cookies and SPIs, first from another address of the client, then to
+    # another one of the peer.
+    lab = world()
+    lab.talk(CLIENT, PEER, A, X)
+    lab.float(CLIENT, PEER, A, X)
+    assert isinstance(lab.lan(CLIENT, 4500, PEER, 4500, esp(1)), Got)
+    update = marked(ike(A, X, exchange=37, message_id=2))
+    answer = marked(ike(A, X, exchange=37, message_id=2, answer=True))
+    for client, peer in ((CLIENT_2, PEER), (CLIENT_2, PEER_2)):
+        port = out(lab.lan(client, 4500, peer, 4500, update))
+        assert lab.wan(peer, 4500, port, answer) == Got(peer, 4500, client, 4500, answer)
+        for _ in range(2):
+            assert lab.lan(client, 4500, peer, 4500, esp(1)) == Got(WAN, port, peer, 4500, esp(1))
+            assert lab.wan(peer, 4500, port, esp(2)) == Got(peer, 4500, client, 4500, esp(2))
+        assert lab.fast()
+    # What was under way to the old address arrives there.
+    assert lab.wan(PEER, 4500, 4500, esp(2)) == Got(PEER, 4500, CLIENT, 4500, esp(2))
+    assert lab.drops == []
+
+
 # -- port 500, but not as it is kept -------------------------------------------------------------------
 
 

@@ -210,6 +210,24 @@ def test_esp_too_big_is_reported_with_the_mtu(house: Home, daemon: Daemon) -> No
         house.gateway.sh("ip link set eth1 mtu 1500")
 
 
+def test_esp_in_fragments_arrives_whole_both_ways(house: Home, daemon: Daemon) -> None:
+    client, peer = house.raw(house.client, ESP), house.raw(house.peer, ESP)
+    # Only the first piece has the SPI, and it comes last.
+    for sender, src, dst, spi, receiver, seen in (
+        (client, CLIENT, PEER, 0x5003, peer, (PUBLIC, PEER)),
+        (peer, PEER, PUBLIC, 0x5004, client, (PEER, CLIENT)),
+    ):
+        inner = Esp(spi, 1, bytes(range(256)) * 5).to_bytes()
+        whole = ipv4.build(
+            src=parse_ip(src), dst=parse_ip(dst), protocol=ESP, payload=inner, identification=7
+        )
+        for piece in reversed(ipv4.fragment(whole, 600)):
+            sender.send_packet(piece, dst)
+        packet = receiver.receive(protocol=ESP)
+        assert told(packet) == (*seen, spi, 1)
+        assert packet[20:] == inner
+
+
 def test_an_error_about_our_esp_reaches_the_client(house: Home, daemon: Daemon) -> None:
     client, errors, peer = (
         house.raw(house.client, ESP),
