@@ -5,12 +5,12 @@ All know one shared secret, and themselves and each other by names.
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tests.lab.hosts import Guest, Job
-from tests.lab.keying import Keying
+from tests.lab.hosts import Job
+from tests.lab.keying import Keying, Tunnel
 from tests.lab.machine import run
 
 _LIBEXEC: Final = "/usr/libexec/ipsec"
@@ -35,48 +35,33 @@ conn %default
 _VERSIONS: Final = {1: "ikev2=no\nnat-ikev1-method=none", 2: "ikev2=insist"}
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnel:
-    """What one host knows of a tunnel. ``far`` is an address, or ``%any`` for whoever knows the secret."""
-
-    name: str
-    far: str
-    #: The names and inner addresses of both ends.
-    own_id: str
-    far_id: str
-    own_inside: str
-    far_inside: str
-    version: int = 2
-    more: str = ""
-
-    def text(self, own: str) -> str:
-        """Its section of ipsec.conf at a host with this address."""
-        lines = [
-            f"left={own}",
-            f"leftid=@{self.own_id}",
-            f"leftsubnet={self.own_inside}/32",
-            f"right={self.far}",
-            f"rightid=@{self.far_id}",
-            f"rightsubnet={self.far_inside}/32",
-            *_VERSIONS[self.version].splitlines(),
-            *self.more.splitlines(),
-        ]
-        return f"conn {self.name}\n" + "".join(f"  {line}\n" for line in lines)
+def _section(tunnel: Tunnel, own: str) -> str:
+    """A tunnel's section of ipsec.conf at a host with this address."""
+    lines = [
+        f"left={own}",
+        f"leftid=@{tunnel.own_id}",
+        f"leftsubnet={tunnel.own_inside}/32",
+        f"right={tunnel.far}",
+        f"rightid=@{tunnel.far_id}",
+        f"rightsubnet={tunnel.far_inside}/32",
+        *_VERSIONS[tunnel.version].splitlines(),
+        *tunnel.more.splitlines(),
+    ]
+    return f"conn {tunnel.name}\n" + "".join(f"  {line}\n" for line in lines)
 
 
 class Libreswan(Keying):
     """A host that runs pluto."""
 
+    software = "libreswan"
     log = "/run/pluto.log"
-
-    def __init__(self, host: Guest, inside: str) -> None:
-        super().__init__(host, inside)
-        self._tunnels: Sequence[Tunnel] = ()
 
     def start(self, tunnels: Sequence[Tunnel] = ()) -> Job:
         """Begin to start pluto with these tunnels, or those it had; it brings none of them up."""
         self._tunnels = tunnels = tunnels or self._tunnels
-        self.host.put("/etc/ipsec.conf", _CONFIG + "".join(one.text(self.host.address) for one in tunnels))
+        self.host.put(
+            "/etc/ipsec.conf", _CONFIG + "".join(_section(one, self.host.address) for one in tunnels)
+        )
         self.host.put("/etc/ipsec.secrets", ': PSK "secret"\n')
         last = tunnels[-1].name
         return self.host.start(
@@ -100,6 +85,10 @@ class Libreswan(Keying):
         """Replace a tunnel's keys, of its data or of its IKE, before their time."""
         what = "--rekey-ike" if ike else "--rekey-ipsec"
         self.host.sh(f"timeout 20 {_WHACK} --name {name} {what}", check=True)
+
+    def peers(self) -> str:
+        """What pluto says of its SAs."""
+        return self.host.sh(f"{_WHACK} --showstates", check=True).output
 
     def die(self) -> None:
         """End pluto as a power failure does: nobody is told, and the kernel forgets all keys."""

@@ -4,11 +4,10 @@ All know one shared secret, and themselves and each other by names.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from tests.lab.hosts import Guest, Job
-from tests.lab.keying import Keying
+from tests.lab.hosts import Job
+from tests.lab.keying import Keying, Tunnel
 from tests.lab.machine import until
 
 #: Routes are ours; the log is read when something has failed.
@@ -32,38 +31,27 @@ swanctl {
 _SECRETS: Final = "secrets {\n  ike {\n    secret = secret\n  }\n}\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnel:
-    """What one host knows of a tunnel. ``far`` is an address, or ``%any`` for whoever knows the secret."""
-
-    name: str
-    far: str
-    #: The names and inner addresses of both ends.
-    own_id: str
-    far_id: str
-    own_inside: str
-    far_inside: str
-
-    def text(self, own: str) -> str:
-        """Its section of swanctl.conf at a host with this address."""
-        return f"""
-  {self.name} {{
-    version = 2
+def _section(tunnel: Tunnel, own: str) -> str:
+    """A tunnel's section of swanctl.conf at a host with this address."""
+    return f"""
+  {tunnel.name} {{
+    version = {tunnel.version}
     local_addrs = {own}
-    remote_addrs = {self.far}
+    remote_addrs = {tunnel.far}
     proposals = aes256-sha256-modp2048
+    {tunnel.more}
     local {{
       auth = psk
-      id = {self.own_id}
+      id = {tunnel.own_id}
     }}
     remote {{
       auth = psk
-      id = {self.far_id}
+      id = {tunnel.far_id}
     }}
     children {{
-      {self.name} {{
-        local_ts = {self.own_inside}/32
-        remote_ts = {self.far_inside}/32
+      {tunnel.name} {{
+        local_ts = {tunnel.own_inside}/32
+        remote_ts = {tunnel.far_inside}/32
         esp_proposals = aes256-sha256-modp2048
       }}
     }}
@@ -73,17 +61,14 @@ class Tunnel:
 class Strongswan(Keying):
     """A host that runs charon."""
 
+    software = "strongswan"
     log = "/run/charon.log"
-
-    def __init__(self, host: Guest, inside: str) -> None:
-        super().__init__(host, inside)
-        self._tunnels: Sequence[Tunnel] = ()
 
     def start(self, tunnels: Sequence[Tunnel] = ()) -> Job:
         """Begin to start charon with these tunnels, or those it had; it brings none of them up."""
         self._tunnels = tunnels = tunnels or self._tunnels
         self.host.put("/etc/strongswan.d/lab.conf", _CHARON)
-        sections = "".join(one.text(self.host.address) for one in tunnels)
+        sections = "".join(_section(one, self.host.address) for one in tunnels)
         self.host.put("/etc/swanctl/conf.d/lab.conf", f"connections {{{sections}\n}}\n{_SECRETS}")
         return self.host.start(
             "/usr/lib/ipsec/charon >/run/charon.out 2>&1 &"
@@ -109,6 +94,10 @@ class Strongswan(Keying):
         keys = self.spis()
         self.host.sh(f"exec swanctl --rekey --child {name}", check=True)
         until(lambda: len(self.spis() - keys) >= 2, f"new keys of {name}", within=20)
+
+    def peers(self) -> str:
+        """What charon says of its SAs."""
+        return self.host.sh("swanctl --list-sas", check=True).output
 
     def die(self) -> None:
         """End charon as a power failure does: nobody is told, and the kernel forgets all keys."""

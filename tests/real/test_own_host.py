@@ -11,8 +11,8 @@ import pytest
 from relay.cli.exits import Exit
 from tests.lab import pptp
 from tests.lab.hosts import Guest, Shelf
-from tests.lab.keying import finished
-from tests.lab.libreswan import Libreswan, Tunnel
+from tests.lab.keying import Tunnel, finished
+from tests.lab.libreswan import Libreswan
 from tests.lab.machine import missing
 from tests.lab.network import Network
 from tests.lab.ownhost import PATIENCE, OwnHost
