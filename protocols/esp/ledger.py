@@ -10,7 +10,7 @@ from protocols.admission import Admission
 from protocols.allocator import Random
 from protocols.deadlines import Deadlines
 from protocols.drops import Reason
-from protocols.esp import codec, posterior, watcher
+from protocols.esp import posterior, watcher
 from protocols.esp.contacts import Contact, EspSession, Inbound, Opening, PairState, Peer
 from protocols.esp.evidence import Evidence
 from protocols.esp.flows import Flow, FlowTable
@@ -225,10 +225,9 @@ class Ledger:
         actions: list[Action] = []
         while len(contact.outbound) >= self.settings.most_outbound:
             self.read(contact)
-            oldest = min(contact.outbound, key=lambda flow: flow.last_seen)
-            self.drop_outbound(contact, oldest)
-            who = f"{show_ip(contact.host)} to {show_ip(contact.peer.address)}"
-            actions.append(Drop(Reason.ESP_FORGOTTEN, f"{who} {codec.show_spi(oldest.spi)}"))
+            self.drop_outbound(contact, min(contact.outbound, key=lambda flow: flow.last_seen))
+            pair = f"{show_ip(contact.host)} to {show_ip(contact.peer.address)}"
+            actions.append(Drop(Reason.ESP_FORGOTTEN, pair))
         return actions
 
     def add_outbound(self, contact: Contact, spi: int, *, fresh: bool, now: float) -> Flow:

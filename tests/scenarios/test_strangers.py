@@ -3,8 +3,8 @@
 from protocols import ipv4
 from protocols.actions import Side
 from protocols.drops import Reason
-from tests.scenarios.test_ipsec import RULES as IPSEC
-from tests.scenarios.test_ipsec import ends, esp_packet, tunnel, udp
+from tests.scenarios.ipsec import RULES as IPSEC
+from tests.scenarios.ipsec import ends, esp_packet, tunnel, udp
 from tests.scenarios.test_restart import restart
 from tests.scenarios.udpworld import ike
 from tests.scenarios.world import CLIENT, CLIENT_2, PEER, PEER_2, STAFF, WAN, World, policy
