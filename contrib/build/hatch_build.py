@@ -57,8 +57,10 @@ else:
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  hatchling's
             """Compile before the files of the package are gathered."""
-            problem = compile_programs()
+            problem = "" if up_to_date() else compile_programs()
             if problem:
+                for into in OBJECTS.values():  # of other sources: they may not be what we think
+                    into.unlink(missing_ok=True)
                 self.app.display_warning(f"vpnmasq is built without its programs for the kernel: {problem}")
 
 

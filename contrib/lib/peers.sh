@@ -16,26 +16,6 @@ lab="$root/.cache/lab"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# PACKAGES and those of their dependencies that this machine lacks, unpacked into $lab/SET
-# shellcheck disable=SC2317 # called through step
-unpack() { # SET PACKAGE...
-  local target="$lab/$1.new" set=$1 names deb link
-  shift
-  rm -rf "$target"
-  mkdir -p "$target/debs" "$target"/usr/{bin,sbin,lib,lib64} || return 1
-  # a merged /usr, as the system's: or a package's /lib would hide the real one
-  for link in bin sbin lib lib64; do ln -s "usr/$link" "$target/$link"; done
-  names=$(apt-get -s -o Debug::NoLocking=1 install --no-install-recommends "$@" | awk '/^Inst/ { print $2 }')
-  # shellcheck disable=SC2086 # names are words
-  (cd "$target/debs" && apt-get -qq -o APT::Sandbox::User=root download "$@" $names) || return 1
-  for deb in "$target"/debs/*.deb; do
-    dpkg-deb --fsys-tarfile "$deb" | tar -C "$target" -x --keep-directory-symlink || return 1
-  done
-  rm -r "$target/debs"
-  rm -rf "${lab:?}/$set"
-  mv "$target" "$lab/$set" # whole or not at all
-}
-
 fetch() { # SET TEXT PACKAGE...
   local set=$1 text=$2
   shift 2

@@ -63,7 +63,7 @@ class KernelFastPath:
         if not path.exists():
             raise KernelError(
                 "the program for the kernel was not built",
-                "apt-get install clang libbpf-dev libbpf1, then install vpnmasq again",
+                "run contrib/fastpath in the checkout, or install a package that was built where clang is",
             )
         self._library = library = libbpf()
         with ExitStack() as stack:

@@ -36,8 +36,10 @@ _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "armv7l": 386,
 #: Machines whose processors read words at any address.
 _UNALIGNED: Final = frozenset({"x86_64", "i686", "aarch64", "ppc64le"})
 
-#: What a verifier says is long, and its last lines are the ones that matter.
+#: What a verifier says is long, and the last of it is what matters; not what is said after that as a rule.
+_LONGEST: Final = 1 << 20
 _LAST_WORDS: Final = 3
+_ALWAYS: Final = ("-- ", "processed ", "libbpf: prog ", "libbpf: failed to load object")
 
 _Print = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -99,8 +101,8 @@ class Libbpf:
             getattr(lib, f"bpf_object__{name}").restype = ctypes.c_void_p
 
     def _listen(self, level: int, form: bytes, arguments: int) -> int:
-        text = ctypes.create_string_buffer(8192)
-        self._libc.vsnprintf(text, ctypes.c_size_t(len(text)), form, ctypes.c_void_p(arguments))
+        text = ctypes.create_string_buffer(_LONGEST)
+        self._libc.vsnprintf(text, ctypes.c_size_t(_LONGEST), form, ctypes.c_void_p(arguments))
         if level == 0:  # LIBBPF_WARN
             self._said += [line.strip() for line in text.value.decode(errors="replace").splitlines()]
         return 0
@@ -108,7 +110,8 @@ class Libbpf:
     def _refused(self, doing: str, code: int, lacking: str = "") -> KernelError:
         """``lacking``: what helps where the kernel does not know what it is asked for."""
         code = abs(code)
-        said, self._said = [line for line in self._said if line], []
+        said = [line for line in self._said if line and not line.startswith(_ALWAYS)]
+        self._said.clear()
         why = "; ".join([os.strerror(code), *said[-_LAST_WORDS:]])
         helps = {errno.EPERM: "run as root or with CAP_BPF and CAP_NET_ADMIN", errno.ENOENT: lacking}
         remedy = helps.get(code, "")

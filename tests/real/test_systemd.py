@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from relay.privileges import KEPT, Capability
+from tests.bpf.kernel import built
 from tests.lab.hosts import SYSTEMD, Guest, Result
 from tests.lab.machine import ROOT, missing, until
 from tests.lab.network import Network
@@ -119,7 +120,9 @@ def service(machine: Machine) -> Iterator[Machine]:
 def test_it_serves_under_a_user_of_its_own_reloads_and_leaves_nothing(service: Machine) -> None:
     pid = service.property("MainPID")
     assert service.property("StatusText") == "0 sessions on 200.200.200.200"
-    assert service.status()["state"] == "ready"
+    status = service.status()
+    assert status["state"] == "ready"
+    assert built() or status["fastpath"]["active"], status["fastpath"]["reason"]
     found = dict(line.split(":", 1) for line in service.do(f"cat /proc/{pid}/status").splitlines())
     assert int(found["CapBnd"], 16) == sum(1 << c for c in Capability)
     assert int(found["CapEff"], 16) == sum(1 << c for c in KEPT)
@@ -132,6 +135,7 @@ def test_it_serves_under_a_user_of_its_own_reloads_and_leaves_nothing(service: M
     assert (service.property("MainPID"), service.rules()) == (pid, before)
     service.do("systemctl stop vpnmasq")
     assert service.property("Result") == "success"
+    assert "clsact" not in service.do("tc qdisc show")
     assert service.rules() == []
 
 

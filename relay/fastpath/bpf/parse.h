@@ -45,6 +45,24 @@ struct packet {
 	__u32 total; /* octets, as the IP header says */
 };
 
+/*
+ * What lies on the stack is written eight octets at a time: verifiers before Linux 6.8 take half of that, after
+ * the other half, for an attempt on a pointer, unless one has CAP_PERFMON.
+ */
+union key {
+	struct flow_key fields;
+	__u64 words[2];
+};
+
+static __always_inline __u64 two_words(__u32 first, __u32 second)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return first | (__u64)second << 32;
+#else
+	return (__u64)first << 32 | second;
+#endif
+}
+
 #define HAS(p, type, after) ((p)->payload + (after) + sizeof(type) <= (p)->end)
 
 /*
@@ -71,20 +89,17 @@ static __always_inline int parse_ip(struct __sk_buff *skb, __u32 offset, struct 
 }
 
 /* What the packet is recognised by. */
-static __always_inline void parse_key(const struct packet *p, enum side side, struct flow_key *key)
+static __always_inline void parse_key(const struct packet *p, enum side side, union key *key)
 {
-	__u8 protocol = p->ip->protocol;
+	const __u8 protocol = p->ip->protocol;
+	__be32 label = 0;
 
-	key->source = p->ip->saddr;
-	key->target = p->ip->daddr;
-	key->label = 0;
 	if (protocol == IPPROTO_GRE)
-		key->label = bpf_htonl(bpf_ntohs(((struct gre_header *)p->payload)->call_id));
+		label = bpf_htonl(bpf_ntohs(((struct gre_header *)p->payload)->call_id));
 	else if (protocol == IPPROTO_ESP || protocol == IPPROTO_UDP)
-		key->label = *(__be32 *)p->payload;
-	key->protocol = protocol;
-	key->side = side;
-	key->zero[0] = key->zero[1] = 0;
+		label = *(__be32 *)p->payload;
+	key->words[0] = two_words(p->ip->saddr, p->ip->daddr);
+	key->words[1] = two_words(label, bpf_htonl(protocol << 24 | side << 16));
 }
 
 /*

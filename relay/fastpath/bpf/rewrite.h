@@ -6,7 +6,7 @@
 
 /* Addresses and ports as a UDP checksum covers them. */
 struct covered {
-	__be32 addresses[2];
+	__u64 addresses; /* both, as in union key */
 	__be32 ports;
 };
 
@@ -18,7 +18,7 @@ struct covered {
 static __always_inline void follow(struct __sk_buff *skb, __u32 check_at, __be16 check,
 				   struct covered *old, struct covered *new)
 {
-	__s64 addresses = bpf_csum_diff(old->addresses, 8, new->addresses, 8, 0);
+	__s64 addresses = bpf_csum_diff((__be32 *)&old->addresses, 8, (__be32 *)&new->addresses, 8, 0);
 	__s64 ports = bpf_csum_diff(&old->ports, 4, &new->ports, 4, 0);
 
 	if (!check) {
@@ -34,8 +34,8 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 check_at, __be16
 static __always_inline void rewrite(struct __sk_buff *skb, __u32 offset, struct packet *p, const struct slot *flow)
 {
 	struct iphdr *ip = p->ip;
-	struct covered old = { .addresses = { ip->saddr, ip->daddr } };
-	struct covered new = { .addresses = { flow->source, flow->target }, .ports = flow->label };
+	struct covered old = { .addresses = two_words(ip->saddr, ip->daddr) };
+	struct covered new = { .addresses = two_words(flow->source, flow->target), .ports = flow->label };
 
 	ip->ttl--;
 	ip->saddr = flow->source;

@@ -27,16 +27,22 @@
 /* Whether the way out takes the packet as it is: RFC 1812 4.3.3.3 has user space answer if it does not. */
 static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, __u16 kind, const struct hop *hop)
 {
-	__u32 length = p->total;
+	/* The second half of eight octets, which a helper may write to (see union key). */
+	struct {
+		__u32 nothing;
+		__u32 length;
+	} __attribute__((aligned(8))) out;
+
+	out.length = p->total;
 
 	if (skb->gso_size) {
 		/* Merged datagrams are taken apart again on their way out; nothing else comes merged. */
 		if (kind != KIND_NATT && kind != KIND_UDP)
 			return 0;
-		length = sizeof(struct iphdr) + sizeof(struct udp_header) + skb->gso_size;
+		out.length = sizeof(struct iphdr) + sizeof(struct udp_header) + skb->gso_size;
 	}
 	/* The link itself is asked, too: it may be another one, or gone, before user space has heard of that. */
-	return length <= hop->mtu && !bpf_check_mtu(skb, hop->interface, &length, 0, 0);
+	return out.length <= hop->mtu && !bpf_check_mtu(skb, hop->interface, &out.length, 0, 0);
 }
 
 static __always_inline void count(const struct __sk_buff *skb, const struct packet *p, struct slot *flow, __u64 now)
@@ -56,8 +62,11 @@ static __always_inline void count(const struct __sk_buff *skb, const struct pack
 
 static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 offset)
 {
-	struct bpf_redir_neigh neighbour = {};
-	struct flow_key key;
+	union {
+		struct bpf_redir_neigh fields;
+		__u64 words[3];
+	} neighbour = {};
+	union key key;
 	struct packet p;
 	struct slot *flow;
 	struct hop *hop;
@@ -96,10 +105,13 @@ static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 
 	}
 
 	count(skb, &p, flow, now);
-	neighbour.nh_family = AF_INET;
-	neighbour.ipv4_nh = hop->gateway ? hop->gateway : flow->target;
+	/* nh_family, ipv4_nh */
+	neighbour.words[0] = two_words(AF_INET, hop->gateway ? hop->gateway : flow->target);
 	rewrite(skb, offset, &p, flow);
-	return bpf_redirect_neigh(hop->interface, &neighbour, sizeof(neighbour), 0);
+	/* What follows takes away an Ethernet header, and throws away a packet that has none. */
+	if (!offset && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect_neigh(hop->interface, &neighbour.fields, sizeof(neighbour.fields), 0);
 }
 
 SEC("tc")
