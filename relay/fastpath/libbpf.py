@@ -26,6 +26,7 @@ _BPF_F_ANY_ALIGNMENT: Final = 2
 _BPF_TC_INGRESS: Final = 1
 _BPF_TC_EGRESS: Final = 2
 _BPF_TC_F_REPLACE: Final = 1
+_WARN: Final = 0
 
 #: Of our clsact filters: before most people's own.
 _PRIORITY: Final = 0x4D51
@@ -101,9 +102,9 @@ class Libbpf:
             getattr(lib, f"bpf_object__{name}").restype = ctypes.c_void_p
 
     def _listen(self, level: int, form: bytes, arguments: int) -> int:
-        text = ctypes.create_string_buffer(_LONGEST)
-        self._libc.vsnprintf(text, ctypes.c_size_t(_LONGEST), form, ctypes.c_void_p(arguments))
-        if level == 0:  # LIBBPF_WARN
+        if level == _WARN:
+            text = ctypes.create_string_buffer(_LONGEST)
+            self._libc.vsnprintf(text, ctypes.c_size_t(_LONGEST), form, ctypes.c_void_p(arguments))
             self._said += [line.strip() for line in text.value.decode(errors="replace").splitlines()]
         return 0
 

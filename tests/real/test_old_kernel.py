@@ -67,6 +67,17 @@ directory = ""
 _PYTEST: Final = ".venv/bin/python -m pytest -q -rs -p no:cacheprovider --ignore=tests/bpf/test_ways.py"
 _VPNMASQ: Final = ".venv/bin/python -m relay"
 
+#: Without CAP_PERFMON a verifier allows less.
+_SERVICE: Final = "setpriv --bounding-set=-all,+bpf,+net_admin,+net_raw"
+_LOAD: Final = """
+import sys
+from pathlib import Path
+from relay.fastpath.libbpf import libbpf
+for path in map(Path, sys.argv[1:]):
+    libbpf().load(path, {}).close()
+    print(path.name)
+"""
+
 #: Sends back what comes.
 _ECHO: Final = """
 import socket
@@ -172,6 +183,12 @@ def test_without_tc_the_same_daemon_works_in_user_space(old: Old) -> None:
     assert read(status) == 100
     assert status["traffic"]["inbound"]["packets"] == 50
     old.ends("TERM")
+
+
+def test_what_a_service_may_do_is_enough_to_load_programs(old: Old) -> None:
+    old.guest.put("/run/load.py", _LOAD)
+    said = old.sh(f"{_SERVICE} env PYTHONPATH=. .venv/bin/python /run/load.py relay/fastpath/*.bpf.o")
+    assert said.split() == ["strangers.bpf.o", "vpnmasq.bpf.o"]
 
 
 def test_all_that_the_program_does_it_does_there(old: Old) -> None:

@@ -7,6 +7,7 @@
 
 #include "csum.h"
 #include "flow.h"
+#include "stack.h"
 
 /* RFC 791 3.1 */
 #define VERSION_4_IHL_5 0x45
@@ -45,23 +46,11 @@ struct packet {
 	__u32 total; /* octets, as the IP header says */
 };
 
-/*
- * What lies on the stack is written eight octets at a time: verifiers before Linux 6.8 take half of that, after
- * the other half, for an attempt on a pointer, unless one has CAP_PERFMON.
- */
+/* A key as it is written (stack.h). */
 union key {
 	struct flow_key fields;
 	__u64 words[2];
 };
-
-static __always_inline __u64 two_words(__u32 first, __u32 second)
-{
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return first | (__u64)second << 32;
-#else
-	return (__u64)first << 32 | second;
-#endif
-}
 
 #define HAS(p, type, after) ((p)->payload + (after) + sizeof(type) <= (p)->end)
 

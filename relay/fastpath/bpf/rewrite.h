@@ -6,7 +6,7 @@
 
 /* Addresses and ports as a UDP checksum covers them. */
 struct covered {
-	__u64 addresses; /* both, as in union key */
+	__u64 addresses; /* both (stack.h) */
 	__be32 ports;
 };
 

@@ -11,6 +11,8 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "stack.h"
+
 /* Octets of the packet that the socket gets. */
 #define WHOLE 0xffffffff
 #define NOTHING 0
@@ -30,6 +32,15 @@ struct network {
 	struct host host;
 };
 _Static_assert(sizeof(struct network) == 12, "struct network");
+
+/* A network as it is written (stack.h); its host begins with a word of eight octets. */
+union written {
+	struct {
+		__u32 nothing;
+		struct network network;
+	};
+	__u64 words[2];
+};
 
 struct tally {
 	__u64 kept_out;
@@ -67,18 +78,18 @@ struct {
 SEC("socket")
 int strangers(struct __sk_buff *skb)
 {
-	struct network network = {.length = 8 * sizeof(struct host)};
+	union written sender;
 	struct tally *tally;
 	struct iphdr ip;
 	__u64 now;
 
 	if (bpf_skb_load_bytes_relative(skb, 0, &ip, sizeof(ip), BPF_HDR_START_NET))
 		return WHOLE;
-	network.host.protocol = ip.protocol;
-	network.host.address = ip.saddr;
-	if (bpf_map_lookup_elem(&heeded, &network.host) || bpf_map_lookup_elem(&named, &network))
+	sender.words[0] = two_words(0, 8 * sizeof(struct host));
+	sender.words[1] = two_words(ip.protocol, ip.saddr);
+	if (bpf_map_lookup_elem(&heeded, &sender.network.host) || bpf_map_lookup_elem(&named, &sender.network))
 		return WHOLE;
-	tally = bpf_map_lookup_elem(&tallies, &network.host.protocol);
+	tally = bpf_map_lookup_elem(&tallies, &sender.network.host.protocol);
 	if (!tally)
 		return WHOLE;
 	now = bpf_ktime_get_coarse_ns();

@@ -27,7 +27,7 @@
 /* Whether the way out takes the packet as it is: RFC 1812 4.3.3.3 has user space answer if it does not. */
 static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, __u16 kind, const struct hop *hop)
 {
-	/* The second half of eight octets, which a helper may write to (see union key). */
+	/* The second half of eight octets, which a helper may write to (stack.h). */
 	struct {
 		__u32 nothing;
 		__u32 length;
