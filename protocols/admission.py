@@ -37,6 +37,8 @@ class Addresses:
 
     wan: Ip4 | None
     own: frozenset[int]
+    #: What stands for all hosts of the networks we are in.
+    broadcasts: frozenset[int] = frozenset()
 
 
 class Admission:
@@ -52,7 +54,7 @@ class Admission:
 
     def source_fault(self, side: Side, source: int) -> Reason | None:
         """Why nothing may come from ``source`` on this side; None when it may."""
-        if is_martian(source):
+        if is_martian(source) or source in self.addresses.broadcasts:
             return Reason.MARTIAN
         if source in self.addresses.own:
             return Reason.OWN_ADDRESS
@@ -80,7 +82,7 @@ class Admission:
                 continue
             if rule.listen is None:
                 server = local
-                if not self._is_outside(server) or not rule.allows(client, server):
+                if not self.is_outside(server) or not rule.allows(client, server):
                     continue
             else:
                 server = Ip4(rule.servers[0].address)
@@ -89,10 +91,10 @@ class Admission:
             return Route(rule.name, Role.MASQUERADE, Side.WAN, server, wan, client, server)
         return None
 
-    def _is_outside(self, server: Ip4) -> bool:
-        # "any" server means any outside: neither ourselves, nor a neighbour, nor what is nobody's address.
+    def is_outside(self, server: Ip4) -> bool:
+        """Whether "any" server means this one: neither ourselves, nor a neighbour, nor what is no host's."""
         inside = server in self.addresses.own or contains(self.policy.lan_networks, server)
-        return not inside and not is_martian(server)
+        return not inside and not is_martian(server) and server not in self.addresses.broadcasts
 
     def _hairpin(self, wan: Ip4, client: Ip4) -> Route | None:
         # RFC 4787 REQ-9: the server sees the public address, so that its answers come back through us

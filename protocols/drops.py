@@ -106,7 +106,7 @@ HELP: dict[Reason, str] = {
     Reason.CHECKSUM: "the checksum does not match",
     Reason.SPOOFED: "a LAN address came from the WAN, or a foreign one from the LAN; check lan.networks",
     Reason.OWN_ADDRESS: "one of our own addresses came in as source",
-    Reason.MARTIAN: "the source can never be a host's address (loopback, multicast, 0/8, 240/4)",
+    Reason.MARTIAN: "the source can never be a host's address (loopback, multicast, broadcast, 0/8, 240/4)",
     Reason.GRE_VERSION: "GRE that is not PPTP's (version 0): a tunnel that vpnmasq does not serve",
     Reason.GRE_PROTOCOL: "GRE version 1 that does not carry PPP (protocol type is not 0x880B)",
     Reason.GRE_FLAGS: "GRE flags that RFC 2637 §4.1 forbids",

@@ -227,15 +227,15 @@ class Gateway:
 
     def _icmp_error(self, side: Side, header: ipv4.Header, packet: bytes) -> list[Action]:
         fault = self._admission.source_fault(side, header.src)
-        # Routers outside may well have private addresses (RFC 1812 §4.3.2.4 leaves them the choice): only
-        # the LAN's own and impossible ones are refused.
-        if fault is not None and side is Side.WAN:
+        # Routers may well have addresses of other networks (RFC 1812 §4.3.2.4 leaves them the choice): only
+        # the LAN's own, if they come from outside, our own and impossible ones are refused.
+        if fault is not None and (side is Side.WAN or fault is not Reason.SPOOFED):
             return [Drop(fault)]
         return quoted.translate(self._lanes, side, packet)
 
     def _answer(self, error: icmp.IcmpError, about: bytes, now: float) -> list[Action]:
         """An ICMP error of our own to the sender of a packet (RFC 1812 §4.3.2); drops are not counted yet."""
-        if not icmp.may_answer(about):
+        if not icmp.may_answer(about, self._admission.addresses.broadcasts):
             return []
         sender = ipv4.Header.from_bytes(about, verify=False).src
         if not self._icmp_rate.take(now=now):

@@ -11,6 +11,7 @@
 """
 
 import struct
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -113,17 +114,19 @@ def admin_prohibited(packet: bytes) -> IcmpError:
     return IcmpError(DESTINATION_UNREACHABLE, ADMINISTRATIVELY_PROHIBITED, 0, packet[:MOST_QUOTED])
 
 
-def may_answer(packet: bytes) -> bool:
+def may_answer(packet: bytes, broadcasts: Set[int] = frozenset()) -> bool:
     """Whether an ICMP error may be sent about a packet (RFC 1812 §4.3.2.7, RFC 1122 §3.2.2).
 
     Not about what is no IPv4 packet, an ICMP error, a fragment but the first, or a packet to or from
-    what is not a single host. Broadcast addresses of a network are not known here.
+    what is not a single host; ``broadcasts`` are addresses of all hosts of a network.
     """
     try:
         header = ipv4.Header.from_bytes(packet, verify=False)
     except DecodeError:
         return False
     if header.fragment_offset or header.dst >= _FIRST_MULTICAST or is_martian(header.src):
+        return False
+    if header.dst in broadcasts or header.src in broadcasts:
         return False
     if header.protocol != ipv4.ICMP:
         return True

@@ -8,7 +8,7 @@ be asked anywhere.
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,8 +73,9 @@ class Scene:
 
     #: By name; those that were asked for.
     interfaces: dict[str, Interface]
-    #: Every IPv4 address of this host.
+    #: Every IPv4 address of this host, and of all hosts of the networks it is in.
     own: frozenset[Ip4]
+    broadcasts: frozenset[Ip4]
     #: The interface of the default route; None if there is none, or nobody asked.
     default: str | None = None
 
@@ -102,7 +103,8 @@ def look(names: Iterable[str], *, follow_default: bool = False) -> Scene:
         wanted = dict.fromkeys([*names, default] if default else names)
         found = _dump(lambda: ipr.addr("dump", family=socket.AF_INET))
         interfaces = {name: _look(ipr, name, found) for name in wanted}
-    return Scene(interfaces, frozenset(map(_local, found)), default)
+    broadcasts = frozenset(address for message in found for address in _broadcasts(message))
+    return Scene(interfaces, frozenset(map(_local, found)), broadcasts, default)
 
 
 def names() -> list[str]:
@@ -234,6 +236,15 @@ def _dump(ask: Callable[[], Iterable[Any]]) -> list[Any]:
 def _local(message: Any) -> Ip4:
     # On a point-to-point link IFA_ADDRESS is the other end's.
     return parse_ip(dict(message["attrs"])["IFA_LOCAL"])
+
+
+def _broadcasts(message: Any) -> Iterator[Ip4]:
+    """The last address of an address's network (RFC 919 §7), and another one if that was set."""
+    attributes, length = dict(message["attrs"]), int(message["prefixlen"])
+    if length < 31:  # RFC 3021: a link with two ends has none
+        yield Ip4(parse_ip(attributes["IFA_ADDRESS"]) | 0xFFFFFFFF >> length)
+    if "IFA_BROADCAST" in attributes:
+        yield parse_ip(attributes["IFA_BROADCAST"])
 
 
 def _far_end(message: Any) -> Ip4 | None:

@@ -31,14 +31,15 @@ class Uplink:
 
     interface: Interface
     address: Ip4 | None
-    #: Every address of this host.
+    #: Every address of this host, and of all hosts of the networks it is in.
     own: frozenset[Ip4]
+    broadcasts: frozenset[Ip4] = frozenset()
 
     @property
     def addresses(self) -> Addresses:
         """Our addresses, as the core wants them."""
         wan = self.address
-        return Addresses(wan, self.own | {wan} if wan is not None else self.own)
+        return Addresses(wan, self.own | {wan} if wan is not None else self.own, self.broadcasts)
 
 
 #: Before there was any.
@@ -68,7 +69,7 @@ def found(settings: Config, scene: Scene, current: Ip4 | None) -> Uplink:
         address: Ip4 | None = parse_ip(settings.wan.address)
     else:
         address = current if current in interface.addresses else interface.address
-    return Uplink(interface, address, scene.own)
+    return Uplink(interface, address, scene.own, scene.broadcasts)
 
 
 def _interface(settings: Config, scene: Scene) -> Interface:

@@ -6,7 +6,7 @@ a rekey, so an exposed server may also speak first to a peer that its rule allow
 
 from dataclasses import dataclass
 
-from protocols.addr import Ip4, contains, is_martian
+from protocols.addr import Ip4, contains
 from protocols.admission import Admission
 from protocols.policy import Source
 from protocols.sessions import Role
@@ -90,7 +90,7 @@ def facing(admission: Admission, host: Ip4) -> Ip4 | None:
 
 
 def _client(admission: Admission, host: Ip4, addressed: Ip4) -> Relation | None:
-    outside = _is_outside(admission, addressed)
+    outside = admission.is_outside(addressed)
     for rule in admission.policy.masquerade:
         if not rule.ipsec:
             continue
@@ -103,12 +103,7 @@ def _client(admission: Admission, host: Ip4, addressed: Ip4) -> Relation | None:
 
 
 def _answering(admission: Admission, host: Ip4, addressed: Ip4) -> Relation | None:
-    if not _is_outside(admission, addressed):
+    if not admission.is_outside(addressed):
         return None
     relation = from_peer(admission, addressed)
     return relation if relation and relation.host == host and not relation.hidden else None
-
-
-def _is_outside(admission: Admission, address: Ip4) -> bool:
-    inside = address in admission.addresses.own or contains(admission.policy.lan_networks, address)
-    return not inside and not is_martian(address)

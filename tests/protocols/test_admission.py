@@ -34,8 +34,11 @@ POLICY = Policy(
 )
 
 
+BROADCASTS = frozenset({parse_ip("10.255.255.255"), parse_ip("200.200.200.255")})
+
+
 def admission(wan: Ip4 | None = WAN) -> Admission:
-    return Admission(POLICY, Addresses(wan, frozenset({WAN, LAN, LAN_2})))
+    return Admission(POLICY, Addresses(wan, frozenset({WAN, LAN, LAN_2}), BROADCASTS))
 
 
 ROUTES = [
@@ -84,6 +87,9 @@ REFUSALS = [
         Side.LAN, parse_ip("127.0.0.1"), parse_ip("10.0.5.1"), Reason.NO_RULE, id="any-is-not-loopback"
     ),
     pytest.param(Side.LAN, LAN, parse_ip("10.0.5.1"), Reason.NO_RULE, id="any-is-not-ourselves"),
+    pytest.param(
+        Side.LAN, parse_ip("200.200.200.255"), parse_ip("10.0.5.1"), Reason.NO_RULE, id="any-is-not-all-hosts"
+    ),
     pytest.param(Side.WAN, WAN, STRANGER, Reason.NO_RULE, id="peer-not-listed"),
     pytest.param(Side.WAN, LAN, PEER, Reason.NO_RULE, id="peer-to-our-inner-address"),
     pytest.param(Side.LAN, PEER, STRANGER, Reason.SPOOFED, id="foreign-source-on-the-lan"),
@@ -94,6 +100,8 @@ REFUSALS = [
     pytest.param(Side.WAN, WAN, parse_ip("0.0.0.7"), Reason.MARTIAN, id="this-network"),
     pytest.param(Side.LAN, PEER, parse_ip("224.0.0.5"), Reason.MARTIAN, id="multicast"),
     pytest.param(Side.LAN, PEER, parse_ip("255.255.255.255"), Reason.MARTIAN, id="broadcast"),
+    pytest.param(Side.LAN, PEER, parse_ip("10.255.255.255"), Reason.MARTIAN, id="all-hosts-of-the-lan"),
+    pytest.param(Side.WAN, WAN, parse_ip("200.200.200.255"), Reason.MARTIAN, id="all-hosts-of-the-wan"),
 ]
 
 

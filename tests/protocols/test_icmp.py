@@ -133,6 +133,12 @@ def test_errors_are_sent_only_about_what_the_rfc_lets(packet: bytes, *, answer: 
     assert may_answer(packet) is answer
 
 
+@pytest.mark.parametrize("address", ["10.0.0.2", "199.0.0.1"])
+def test_no_error_is_sent_about_what_is_for_or_from_all_hosts_of_a_network(address: str) -> None:
+    assert may_answer(PACKET, {parse_ip("199.0.0.255")})
+    assert not may_answer(PACKET, {parse_ip(address)})
+
+
 errors = st.builds(
     IcmpError,
     type=st.sampled_from(sorted(icmp.ERRORS)),

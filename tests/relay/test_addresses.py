@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from protocols.addr import parse_ip
+from protocols.addr import parse_ip, show_ip
 from relay import addresses
 from relay.addresses import LEAST_MTU, Interface
 from relay.kernel import KernelError
@@ -106,10 +106,26 @@ def test_link_local_addresses_are_not_for_the_internet(box: Namespace) -> None:
     assert addresses.interface("eth1").addresses == (ONE, TWO)
 
 
+def test_all_hosts_of_each_network_are_known_by_their_address(box: Namespace) -> None:
+    for address in (
+        "10.1.2.3/20",
+        "10.9.0.1/16 broadcast 10.9.0.255",
+        "10.8.0.0/31",
+        "10.8.0.9 peer 10.8.0.10",
+    ):
+        box.sh(f"ip address add {address} dev eth1")
+    found = addresses.look(("eth1",)).broadcasts - {parse_ip("127.255.255.255")}
+    assert sorted(map(show_ip, found)) == ["10.1.15.255", "10.9.0.255", "10.9.255.255"]
+
+
 def test_a_scene_is_all_that_was_asked_for(box: Namespace) -> None:
     box.address("eth1", "200.200.200.200/24")
     scene = addresses.look(("ppp0",), follow_default=True)
-    assert scene == addresses.Scene({"ppp0": Interface("ppp0")}, frozenset({ONE, parse_ip("127.0.0.1")}))
+    assert scene == addresses.Scene(
+        {"ppp0": Interface("ppp0")},
+        own=frozenset({ONE, parse_ip("127.0.0.1")}),
+        broadcasts=frozenset({parse_ip("200.200.200.255"), parse_ip("127.255.255.255")}),
+    )
     assert not addresses.is_routed("199.0.0.1")
     box.sh("ip route add default via 200.200.200.1")
     assert addresses.is_routed("199.0.0.1")

@@ -187,17 +187,20 @@ def test_an_error_from_the_wrong_side_goes_no_further() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reporter", "reason"),
+    ("to_pac", "reporter", "reason"),
     [
-        pytest.param(CLIENT, Reason.SPOOFED, id="lan-address"),
-        pytest.param(WAN, Reason.OWN_ADDRESS, id="our-own"),
-        pytest.param(parse_ip("127.0.0.1"), Reason.MARTIAN, id="loopback"),
+        pytest.param(True, CLIENT, Reason.SPOOFED, id="lan-address"),
+        pytest.param(True, WAN, Reason.OWN_ADDRESS, id="our-own"),
+        pytest.param(True, parse_ip("127.0.0.1"), Reason.MARTIAN, id="loopback"),
+        pytest.param(False, LAN, Reason.OWN_ADDRESS, id="our-own-from-the-lan"),
+        pytest.param(False, parse_ip("224.0.0.1"), Reason.MARTIAN, id="multicast-from-the-lan"),
     ],
 )
-def test_an_error_from_a_false_source_goes_no_further(reporter: Ip4, reason: Reason) -> None:
+def test_an_error_from_a_false_source_goes_no_further(to_pac: bool, reporter: Ip4, reason: Reason) -> None:
     call = outgoing(*ROUTER.connect())
-    _, departed = sent_and_arrived(call, to_pac=True)
-    assert refused(call, icmp.IcmpError(3, 1, 0, departed), reporter=reporter) is reason
+    _, departed = sent_and_arrived(call, to_pac=to_pac)
+    error = icmp.IcmpError(3, 1, 0, departed)
+    assert refused(call, error, reporter, Side.WAN if to_pac else Side.LAN) is reason
 
 
 def test_an_error_from_the_lan_keeps_the_lan_hidden_whoever_reports() -> None:

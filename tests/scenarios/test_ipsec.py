@@ -6,7 +6,7 @@ import pytest
 
 from protocols import icmp, ipv4
 from protocols.actions import Send, SessionClosed, Side
-from protocols.addr import Ip4
+from protocols.addr import Ip4, show_ip
 from protocols.admission import Addresses
 from protocols.drops import Reason
 from protocols.esp.codec import Esp
@@ -16,6 +16,7 @@ from protocols.udp import PROTOCOL, Datagram
 from tests.scenarios.ipsec import RULES, STAFF, ends, esp_packet, natt, read, tunnel, udp
 from tests.scenarios.udpworld import ike
 from tests.scenarios.world import (
+    BROADCASTS,
     CLIENT,
     CLIENT_2,
     LAN,
@@ -182,6 +183,17 @@ def test_a_packet_whose_ttl_ends_here_is_reported_inside_only(world: World) -> N
     assert icmp.IcmpError.from_bytes(got[20:]).type == icmp.TIME_EXCEEDED
     assert world.packet(Side.WAN, esp_packet(PEER, WAN, ESP_SPI + 1, 70, ttl=1)) is Reason.TTL_EXPIRED
     assert world.gateway.drops[Reason.TTL_EXPIRED] == 2
+
+
+@pytest.mark.parametrize("all_hosts", sorted(BROADCASTS), ids=show_ip)
+def test_nobody_is_told_about_a_packet_to_all_hosts_of_a_network(world: World, all_hosts: Ip4) -> None:
+    assert world.packet(Side.LAN, esp_packet(CLIENT, all_hosts, ESP_SPI, 70, ttl=1)) is Reason.TTL_EXPIRED
+    way = ((CLIENT, 500), (all_hosts, 500))
+    assert udp(world, Side.LAN, *way, ike(0xA1), ttl=1) is Reason.TTL_EXPIRED
+    assert isinstance(world.packet(Side.LAN, esp_packet(CLIENT, all_hosts, ESP_SPI, 70)), Reason)
+    assert isinstance(udp(world, Side.LAN, *way, ike(0xA1)), Reason)
+    assert world.sent == []
+    assert world.sessions() == []
 
 
 # -- endings -----------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ GRE = 47
 
 WAN = parse_ip("200.200.200.200")
 LAN = parse_ip("10.0.0.1")
+#: All hosts of the networks that the gateway is in.
+BROADCASTS = frozenset({parse_ip("10.255.255.255"), parse_ip("200.200.200.255")})
 CLIENT = parse_ip("10.0.0.2")
 CLIENT_2 = parse_ip("10.0.0.3")
 SERVER = parse_ip("10.0.0.9")
@@ -154,7 +156,7 @@ class World:
         self.kernel = Carrier()
         self.gateway = Gateway(
             rules,
-            Addresses(WAN, frozenset({WAN, LAN})),
+            Addresses(WAN, frozenset({WAN, LAN}), BROADCASTS),
             random=self.random.randrange,
             carried=self.read,
             selective=True,
@@ -275,7 +277,7 @@ class World:
 
     def move(self, wan: Ip4 | None, *, way: bool = True) -> list[Action]:
         """Another public address, and (``way``) a route to the internet."""
-        addresses = Addresses(wan, frozenset({LAN} if wan is None else {LAN, wan}))
+        addresses = Addresses(wan, frozenset({LAN} if wan is None else {LAN, wan}), BROADCASTS)
         actions = self.perform(self.gateway.address_changed(addresses, now=self.now))
         return actions + (self.perform(self.gateway.resend(now=self.now)) if way else [])
 

@@ -228,6 +228,17 @@ def test_esp_in_fragments_arrives_whole_both_ways(house: Home, daemon: Daemon) -
         assert packet[20:] == inner
 
 
+def test_nobody_is_told_about_a_packet_to_all_hosts_of_a_network(house: Home, daemon: Daemon) -> None:
+    client, errors = house.raw(house.client, ESP), house.raw(house.client, ICMP)
+    before = daemon.drops().get("ttl-expired", 0)
+    # The client takes it for a host far away; the gateway knows better.
+    esp(client, CLIENT, "200.200.200.255", 0x5002, 1, ttl=1)
+    until(lambda: daemon.drops().get("ttl-expired", 0) > before)
+    assert errors.nothing()
+    esp(client, CLIENT, PEER, 0x5002, 2, ttl=1)
+    assert errors.receive(protocol=ICMP)[20] == icmp.TIME_EXCEEDED
+
+
 def test_an_error_about_our_esp_reaches_the_client(house: Home, daemon: Daemon) -> None:
     client, errors, peer = (
         house.raw(house.client, ESP),
