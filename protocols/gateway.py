@@ -314,11 +314,7 @@ class Gateway:
 
     def hang_up(self, why: str, *, now: float) -> list[Action]:
         """End all sessions that live by a TCP connection."""
-        actions: list[Action] = []
-        for connection in self._pptp.connections():
-            actions += self._pptp.dismiss(connection, why, now=now)
-        actions += self._pptp.orphans.close_all(why, now=now)
-        return [*actions, *self._forwards.hang_up(why)]
+        return [*self._pptp.hang_up(why, now=now), *self._forwards.hang_up(why)]
 
     def close(self, why: str, *, now: float) -> list[Action]:
         """End all sessions."""

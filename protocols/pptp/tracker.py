@@ -14,7 +14,6 @@ from protocols.actions import (
     Connect,
     Drop,
     SessionChanged,
-    SessionClosed,
     SessionOpened,
     StreamClose,
     StreamWrite,
@@ -22,7 +21,6 @@ from protocols.actions import (
 from protocols.addr import UNSPECIFIED, Ip4, show_ip
 from protocols.admission import Admission, Route
 from protocols.allocator import CallIds, Random
-from protocols.deadlines import Deadlines
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.events import (
@@ -37,21 +35,19 @@ from protocols.events import (
 from protocols.gre.flows import FlowTable
 from protocols.policy import PptpTimers
 from protocols.pptp import messages
-from protocols.pptp.call import Call, CallState
 from protocols.pptp.calls import Calls
-from protocols.pptp.codes import PORT, GeneralError, StartResult, StopReason
+from protocols.pptp.codes import PORT, StartResult, StopReason
 from protocols.pptp.connection import Connection, Phase
+from protocols.pptp.connections import Connections
 from protocols.pptp.leg import Leg
 from protocols.pptp.moving import CHANGED, Moving
 from protocols.pptp.orphans import Orphans
+from protocols.pptp.overdue import Overdue
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session, State
 
 #: Messages held while the second TCP connection is being made: Start-Control and little else may come.
 _MOST_HELD = 16
-
-#: Reasons that leave the byte stream out of step: there is no message to answer (RFC 2637 §2).
-_OUT_OF_STEP = frozenset({Reason.PPTP_LENGTH, Reason.PPTP_TYPE, Reason.PPTP_MAGIC})
 
 
 class PptpTracker:
@@ -70,14 +66,13 @@ class PptpTracker:
         #: Connections that a rule allowed and a limit did not, by rule.
         self.refused: Counter[str] = Counter()
         self._registry = registry
-        self._random = random
         self._new_stream = new_stream
         self.ids = CallIds(random, ghost=self._timers.ghost, capacity=2 * registry.limits.sessions)
         self._calls = Calls(registry, flows, self.ids)
         self._moving = Moving(admission, self._calls, new_stream)
         self.orphans = Orphans(admission, registry, self._calls, self._moving)
-        self._streams: dict[int, tuple[Connection, Leg]] = {}
-        self._deadlines: Deadlines[Connection] = Deadlines()
+        self._connections = Connections(admission, registry, self._calls, self._moving)
+        self._overdue = Overdue(admission, self._connections, self._calls, random)
 
     @property
     def _timers(self) -> PptpTimers:
@@ -89,7 +84,7 @@ class PptpTracker:
         """Act on an event of one TCP stream. Events of streams that are gone are of no interest."""
         if isinstance(event, StreamAccepted):
             return self._accepted(event, now)
-        known = self._streams.get(event.stream)
+        known = self._connections.of(event.stream)
         if known is None:
             return []
         connection, leg = known
@@ -99,21 +94,21 @@ class PptpTracker:
             case StreamData():
                 actions = self._data(connection, leg, event.data, now)
             case StreamFailed():
-                actions = self._unreachable(connection, event.error, now, gone=leg)
+                actions = self._connections.unreachable(connection, event.error, now, gone=leg)
             case StreamEnded():
-                actions = self._end(connection, f"closed by {show_ip(leg.remote)}", now)
+                actions = self._connections.end(connection, f"closed by {show_ip(leg.remote)}", now)
             case StreamLost():
                 why = f"connection to {show_ip(leg.remote)} lost: {event.error}"
-                actions = self._end(connection, why, now, gone=leg, abort=True)
+                actions = self._connections.end(connection, why, now, gone=leg, abort=True)
             case _:  # StreamStalled
-                actions = self._fail(connection, leg, Reason.PPTP_STALLED, "does not read", now)
-        self._file(connection)
+                actions = self._connections.fail(connection, leg, Reason.PPTP_STALLED, "does not read", now)
+        self._connections.file(connection)
         return actions
 
     def _accepted(self, event: StreamAccepted, now: float) -> list[Action]:
         route = self.admission.admit(event.side, event.local, event.remote)
         refusal = route if isinstance(route, Reason) else None
-        if refusal is None and len(self._streams) + 2 > self._registry.limits.streams:
+        if refusal is None and len(self._connections.streams) + 2 > self._registry.limits.streams:
             refusal = Reason.LIMIT_FILES
         if refusal is None:
             refusal = self._registry.refusal(event.remote, now=now)
@@ -126,7 +121,6 @@ class PptpTracker:
             return [Drop(refusal or Reason.NO_RULE, detail), StreamClose(event.stream, abort=True)]
         connection = self._open(event, route, now)
         onward = connection.onward
-        self._file(connection)
         return [
             SessionOpened(connection.session),
             Connect(onward.stream, route.side, route.source, route.destination, PORT, route.transparent),
@@ -151,9 +145,7 @@ class PptpTracker:
         onward = Leg(self._new_stream(), route.side, route.destination, route.source, now)
         dialled.other, onward.other = onward, dialled
         connection = Connection(dialled, onward, session, route.rule, now)
-        self._registry.add(session, event.remote)
-        for leg in connection.legs():
-            self._streams[leg.stream] = (connection, leg)
+        self._connections.enter(connection, event.remote)
         return connection
 
     def _connected(self, connection: Connection, event: StreamConnected, now: float) -> list[Action]:
@@ -173,11 +165,11 @@ class PptpTracker:
         for frame in leg.framer.feed(data):
             actions += self._frame(connection, leg, frame, now)
             leg.partial_since = None
-            if leg.stream not in self._streams:
+            if connection not in self._connections:
                 return actions
         if leg.framer.error is not None:
             error = leg.framer.error
-            return [*actions, *self._fail(connection, leg, error.reason, error.detail, now)]
+            return [*actions, *self._connections.fail(connection, leg, error.reason, error.detail, now)]
         if not leg.framer.pending:
             leg.partial_since = None
         elif leg.partial_since is None:
@@ -190,7 +182,7 @@ class PptpTracker:
         try:
             message = messages.decode(frame)
         except DecodeError as error:
-            return self._fail(connection, leg, error.reason, error.detail, now, answer=True)
+            return self._connections.fail(connection, leg, error.reason, error.detail, now, answer=True)
         leg.heard = now
         match message:
             case messages.EchoRequest():
@@ -208,7 +200,7 @@ class PptpTracker:
                 if connection.phase in (Phase.UP, Phase.CLOSING):
                     return self._calls.relay(connection, leg, message, now=now)
                 detail = f"{type(message).__name__} before the Start-Control exchange"
-                return self._fail(connection, leg, Reason.PPTP_STATE, detail, now, answer=True)
+                return self._connections.fail(connection, leg, Reason.PPTP_STATE, detail, now, answer=True)
 
     def _start(
         self,
@@ -223,7 +215,7 @@ class PptpTracker:
         in_turn = (leg is connection.onward) == is_reply == connection.asked
         if not in_turn or connection.phase in (Phase.UP, Phase.CLOSING):
             detail = f"{type(message).__name__} out of turn"
-            return self._fail(connection, leg, Reason.PPTP_STATE, detail, now, answer=True)
+            return self._connections.fail(connection, leg, Reason.PPTP_STATE, detail, now, answer=True)
         connection.asked = True
         actions = self._pass(connection, leg, frame, now)
         if isinstance(message, messages.StartReply):
@@ -231,7 +223,7 @@ class PptpTracker:
                 connection.phase = Phase.UP
                 connection.dialled.heard = connection.onward.heard = now
             else:
-                actions += self._wind_down(connection, now)
+                actions += self._connections.wind_down(connection, now)
         return actions
 
     def _stop(
@@ -245,10 +237,10 @@ class PptpTracker:
         if connection.phase is Phase.CONNECTING:
             # There is nobody to ask yet.
             answer = StreamWrite(leg.stream, messages.StopReply().to_bytes())
-            return [answer, *self._end(connection, f"stopped by {show_ip(leg.remote)}", now)]
+            return [answer, *self._connections.end(connection, f"stopped by {show_ip(leg.remote)}", now)]
         actions = self._pass(connection, leg, frame, now)
         if isinstance(message, messages.StopRequest):
-            actions += self._wind_down(connection, now)
+            actions += self._connections.wind_down(connection, now)
         return actions
 
     def _pass(self, connection: Connection, leg: Leg, frame: bytes, now: float) -> list[Action]:
@@ -256,95 +248,17 @@ class PptpTracker:
             return [StreamWrite(leg.other.stream, frame)]
         if len(connection.held) == _MOST_HELD:
             detail = f"more than {_MOST_HELD} messages before the other side was reached"
-            return self._fail(connection, leg, Reason.PPTP_STATE, detail, now)
+            return self._connections.fail(connection, leg, Reason.PPTP_STATE, detail, now)
         connection.held.append(frame)
         return []
 
-    # -- endings ---------------------------------------------------------------------------------------
-
-    def _unreachable(
-        self, connection: Connection, error: str, now: float, *, gone: Leg | None = None
-    ) -> list[Action]:
-        """End a connection whose second leg did not come about."""
-        why = f"no connection to {show_ip(connection.onward.remote)}: {error}"
-        return [Drop(Reason.UNREACHABLE, why), *self._end(connection, why, now, gone=gone, abort=True)]
-
-    def _wind_down(self, connection: Connection, now: float) -> list[Action]:
-        """Stop all data; the ends still have a moment to finish their conversation."""
-        for call in connection.calls:
-            self._calls.silence(call, now=now)
-        if connection.phase is Phase.CLOSING:
-            return []
-        connection.phase = Phase.CLOSING
-        connection.since = now
-        sessions = [connection.session, *(c.session for c in connection.calls)]
-        changed: list[Action] = []
-        for session in sessions:
-            if session.state is not State.CLOSING:
-                session.state = State.CLOSING
-                changed.append(SessionChanged(session))
-        return changed
-
-    def _fail(
-        self,
-        connection: Connection,
-        leg: Leg,
-        reason: Reason,
-        detail: str,
-        now: float,
-        *,
-        answer: bool = False,
-    ) -> list[Action]:
-        """End a connection because of what ``leg`` did; ``answer`` when there is a message to answer."""
-        text = f"{show_ip(leg.remote)}: {detail}" if detail else show_ip(leg.remote)
-        actions: list[Action] = [Drop(reason, text)]
-        if answer and reason not in _OUT_OF_STEP:
-            started = connection.phase in (Phase.UP, Phase.CLOSING) or leg is connection.onward
-            reply: messages.Message = (
-                messages.StopRequest(reason=StopReason.PROTOCOL)
-                if started
-                else messages.StartReply(result=StartResult.GENERAL_ERROR, error=GeneralError.BAD_FORMAT)
-            )
-            actions.append(StreamWrite(leg.stream, reply.to_bytes()))
-        actions += self._farewell(connection, leg.other, StopReason.NONE)
-        return [*actions, *self._end(connection, f"{reason.value}: {text}", now)]
-
-    def _farewell(self, connection: Connection, leg: Leg, reason: int) -> list[Action]:
-        if connection.phase is not Phase.UP:
-            return []
-        return [StreamWrite(leg.stream, messages.StopRequest(reason=reason).to_bytes())]
-
-    def _end(
-        self, connection: Connection, why: str, now: float, *, gone: Leg | None = None, abort: bool = False
-    ) -> list[Action]:
-        """Forget the connection, its calls and streams. The stream of ``gone`` needs no closing any more."""
-        actions: list[Action] = []
-        connection.phase = Phase.CLOSING
-        for call in list(connection.calls):
-            actions += self._calls.end(connection, call, why, now=now)
-        for leg in connection.legs():
-            del self._streams[leg.stream]
-            if leg is not gone:
-                # What still has to be said from a lost address would wait in the kernel for minutes.
-                actions.append(StreamClose(leg.stream, abort=abort or self._moving.is_lost(leg)))
-        connection.session.state = State.CLOSING
-        self._registry.remove(connection.session)
-        self._deadlines.discard(connection)
-        return [*actions, SessionClosed(connection.session, why)]
-
-    def dismiss(self, connection: Connection, why: str, *, now: float) -> list[Action]:
-        """End a connection of our own accord, politely: both ends are told (RFC 2637 §2.3)."""
-        actions: list[Action] = []
-        for leg in connection.legs():
-            if not self._moving.is_lost(leg):
-                actions += self._farewell(connection, leg, StopReason.SHUTDOWN)
-        return [*actions, *self._end(connection, why, now)]
+    # -- whole connections -----------------------------------------------------------------------------
 
     def kill(self, session: Session, why: str, *, now: float) -> list[Action]:
         """End a session: its call, or the whole connection when it is the connection's first."""
-        for connection in self.connections():
+        for connection in self._connections:
             if connection.session is session:
-                return self.dismiss(connection, why, now=now)
+                return self._connections.dismiss(connection, why, now=now)
             for call in connection.calls:
                 if call.session is session:
                     return self._calls.hang_up(connection, call, why, now=now)
@@ -352,35 +266,41 @@ class PptpTracker:
 
     def connections(self) -> list[Connection]:
         """All control connections."""
-        return [connection for connection, leg in self._streams.values() if leg is connection.dialled]
+        return list(self._connections)
+
+    def hang_up(self, why: str, *, now: float) -> list[Action]:
+        """End all of them, politely."""
+        actions: list[Action] = []
+        for connection in self._connections:
+            actions += self._connections.dismiss(connection, why, now=now)
+        return actions + self.orphans.close_all(why, now=now)
 
     def reconsider(self, *, now: float) -> list[Action]:
         """End the connections that the rules and addresses of now would not let in; see ``moving``."""
         actions: list[Action] = []
         self._moving.begin()
-        for connection in self.connections():
+        for connection in self._connections:
             why = self._moving.objection(connection)
             if why is not None:
-                actions += self.dismiss(connection, why, now=now)
-            self._file(connection)
+                actions += self._connections.dismiss(connection, why, now=now)
+            self._connections.file(connection)
         return actions + self.orphans.reconsider(now=now)
 
     def awaited(self) -> Ip4 | None:
         """Whom a connection that ``redial`` would make again leads to; None if there is none."""
-        return next((c.onward.remote for c in self.connections() if self._moving.waits(c)), None)
+        return next((c.onward.remote for c in self._connections if self._moving.waits(c)), None)
 
     def redial(self, *, now: float) -> list[Action]:
         """Make connections that nobody has answered yet from the public address of now (ip_dynaddr)."""
         actions: list[Action] = []
-        for connection in self.connections():
+        for connection in self._connections:
             if not self._moving.waits(connection):
                 continue
             before, dial = connection.onward, self._moving.dial_again(connection, now=now)
             if dial is None:
-                actions += self.dismiss(connection, CHANGED, now=now)
+                actions += self._connections.dismiss(connection, CHANGED, now=now)
                 continue
-            del self._streams[before.stream]
-            self._streams[dial.stream] = (connection, connection.onward)
+            self._connections.redialled(connection, before)
             actions += [StreamClose(before.stream, abort=True), dial]
         return actions
 
@@ -394,14 +314,14 @@ class PptpTracker:
     def records(self) -> Iterator[tuple[Any, ...]]:
         """What is to survive a restart; something may happen between two of them."""
         yield "resting", self.ids.resting()
-        for connection in (*self.connections(), *self.orphans):
-            if connection.dialled.stream in self._streams or connection in self.orphans:
+        for connection in (*self._connections, *self.orphans):
+            if connection in self._connections or connection in self.orphans:
                 sessions = {connection.session: None, **{call.session: None for call in connection.calls}}
                 yield "connection", connection, self._registry.accounts(sessions)
 
     def streams(self) -> Set[int]:
         """All TCP connections that have a part in it."""
-        return self._streams.keys()
+        return self._connections.streams
 
     def adopt(self, kind: str, *record: Any, streams: Set[int], now: float) -> list[Action]:
         """Take in a record of before a restart, as far as its ``streams`` have survived."""
@@ -427,12 +347,10 @@ class PptpTracker:
         # An orphan's numbers may be others' by now.
         if len(gone) == len(legs) or connection.phase is Phase.ORPHANED:
             return self.orphans.adopt(connection, now=now)
-        for leg in connection.legs():
-            self._streams[leg.stream] = (connection, leg)
-        self._file(connection)
+        self._connections.resume(connection)
         if gone:
-            told = self._farewell(connection, gone[0].other, StopReason.NONE)
-            return [*told, *self._end(connection, "half of it is gone", now, gone=gone[0])]
+            told = self._connections.farewell(connection, gone[0].other, StopReason.NONE)
+            return [*told, *self._connections.end(connection, "half of it is gone", now, gone=gone[0])]
         if not dialling or self._moving.waits(connection):  # for which ``redial`` is called
             return []
         onward = connection.onward
@@ -441,65 +359,20 @@ class PptpTracker:
 
     # -- time ------------------------------------------------------------------------------------------
 
-    def _file(self, connection: Connection) -> None:
-        if connection.dialled.stream in self._streams:
-            self._deadlines.file(connection, connection.deadline(self._timers))
-
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (self._deadlines.next(), self.ids.next_deadline(), self.orphans.next_deadline())
+        deadlines = (
+            self._connections.next_deadline(),
+            self.ids.next_deadline(),
+            self.orphans.next_deadline(),
+        )
         return min((when for when in deadlines if when is not None), default=None)
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""
         self.ids.expire(now=now)
         actions: list[Action] = []
-        for connection in self._deadlines.due(now):
-            actions += self._overdue(connection, now)
-            self._file(connection)
+        for connection in self._connections.due(now):
+            actions += self._overdue.look(connection, now)
+            self._connections.file(connection)
         return actions + self.orphans.expire(now=now)
-
-    def _overdue(self, connection: Connection, now: float) -> list[Action]:
-        timers = self._timers
-        if connection.phase is Phase.CLOSING:
-            if connection.since + timers.closing <= now:
-                return self._end(connection, "closing took too long", now)
-        elif connection.phase is not Phase.UP and connection.since + timers.handshake <= now:
-            return self._never_started(connection, now)
-        for leg in connection.legs():
-            if leg.partial_since is not None and leg.partial_since + timers.message <= now:
-                return self._fail(connection, leg, Reason.PPTP_SILENT, "a message was never finished", now)
-        actions = self._overdue_calls(connection, now)
-        if connection.phase is Phase.UP:
-            for leg in connection.legs():
-                if leg.probe is not None and leg.probed_at + timers.echo_timeout <= now:
-                    return [
-                        *actions,
-                        *self._fail(connection, leg, Reason.PPTP_SILENT, "no answer to Echo", now),
-                    ]
-                if leg.probe is None and leg.heard + timers.echo_after <= now:
-                    leg.probe = self._random(1 << 32)
-                    leg.probed_at = now
-                    probe = messages.EchoRequest(identifier=leg.probe)
-                    actions.append(StreamWrite(leg.stream, probe.to_bytes()))
-        return actions
-
-    def _never_started(self, connection: Connection, now: float) -> list[Action]:
-        if connection.phase is Phase.CONNECTING and connection.asked:
-            return self._unreachable(connection, "no answer", now)
-        late = connection.onward if connection.asked else connection.dialled
-        return self._fail(connection, late, Reason.PPTP_SILENT, "no Start-Control exchange in time", now)
-
-    def _overdue_calls(self, connection: Connection, now: float) -> list[Action]:
-        actions: list[Action] = []
-        late: list[Call] = []
-        for call in connection.calls:
-            until = call.deadline(self._timers)
-            if until is not None and until <= now:
-                late.append(call)
-        for call in late:
-            if call.state is CallState.CLEARING:
-                actions += self._calls.end(connection, call, "cleared", now=now)
-            else:
-                actions += self._calls.hang_up(connection, call, "the call was never answered", now=now)
-        return actions

@@ -366,8 +366,8 @@ def assert_nothing_left(world: World) -> None:
     assert len(world.kernel) == 0
     assert not gateway.registry._hosts
     assert not gateway.registry._initiators
-    assert tracker._streams == {}
-    assert len(tracker._deadlines) == 0
+    assert not tracker.streams()
+    assert len(tracker._connections._deadlines) == 0
     assert [line for line in world.lines.values() if line.closed is None] == []
     assert world.dialled == []
     world.wait(tracker.ids.ghost)

@@ -155,12 +155,11 @@ def test_any_two_messages_about_a_call_leave_all_in_order(phase: Phase, stream: 
         made.says(stream, about(own, other)[second - 1])
         if made.phase is not Phase.UP:
             assert len(made.flows) == 0
-        for connection in made.tracker.connections():
-            made.tracker.dismiss(connection, "over", now=made.now)
+        made.tracker.hang_up("over", now=made.now)
         assert len(made.flows) == 0
         assert len(made.registry) == 0
-        assert made.tracker._streams == {}
-        assert len(made.tracker._deadlines) == 0
+        assert not made.tracker.streams()
+        assert made.tracker.connections() == []
         made.tracker.expire(now=made.now + 240.0)
         assert len(made.tracker.ids) == 0
         assert made.tracker.next_deadline() is None
