@@ -18,7 +18,7 @@ from relay.demo.hosts import end, process
 from relay.demo.network import CALLER, LAN_NETWORK, OFFICE, SERVER, WAN_ADDRESS, Network, NetworkError, run
 
 #: Seconds vpnmasq may take to serve, and to leave.
-_START: Final = 15.0
+_START: Final = 60.0
 _STOP: Final = 10.0
 
 _RULES: Final = f"""\

@@ -1,5 +1,6 @@
 """The screen: what goes on, then the table. For programs: one JSON document."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from relay.demo.gateways import Gateway
 
 #: Columns of the table where there is no terminal to ask.
 _WIDTH: Final = 110
+
+#: Columns of a terminal on which the table has room.
+_WIDE: Final = 100
+#: A heading's width on others.
+_NARROW: Final = 12
 
 SCHEMA: Final = "vpnmasq.demo/1"
 
@@ -125,12 +131,13 @@ def screen(out: Console, clients: int, *, plain: bool) -> Iterator[Screen]:
         yield LiveScreen(out, clients, progress)
 
 
-def table(columns: list[Column], clients: int) -> Table:
-    """Return the table of what worked, one column a gateway."""
-    found = Table(title="What worked", title_justify="left", header_style="bold")
-    found.add_column("", overflow="fold")
+def table(columns: list[Column], clients: int, width: int) -> Table:
+    """Return the table of what worked, one column a gateway; on a narrow terminal words stand below words."""
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    found.add_column("What worked", overflow="fold")
     for column in columns:
-        found.add_column(column.gateway.title, justify="right", no_wrap=True)
+        heading = textwrap.fill(column.gateway.title, _WIDE if width >= _WIDE else _NARROW)
+        found.add_column(heading, justify="right", no_wrap=True)
     for check in CHECKS:
         found.add_row(_title(check, clients), *(_cell(column, check) for column in columns))
     return found
@@ -151,7 +158,7 @@ def remarks(columns: list[Column]) -> list[str]:
 def conclude(out: Console, columns: list[Column], clients: int, seconds: float) -> None:
     """Print the table, the remarks, and the verdict."""
     out.print()
-    out.print(table(columns, clients))
+    out.print(table(columns, clients, out.width))
     for remark in remarks(columns):
         out.print(f"  {remark}", style="dim", highlight=False, markup=False, soft_wrap=True)
     verdict = "vpnmasq did everything right" if passed(columns) else "vpnmasq did NOT do everything right"

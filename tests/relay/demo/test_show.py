@@ -31,9 +31,9 @@ def column(gateway: Gateway = OURS, *, reason: str = "", **found: Result) -> Col
     return Column(gateway, {check: found.get(check.key, RIGHT) for check in CHECKS}, reason)
 
 
-def printed(columns: list[Column]) -> str:
+def printed(columns: list[Column], width: int = 110) -> str:
     out = io.StringIO()
-    conclude(Console(file=out, width=110), columns, 3, 19.6)
+    conclude(Console(file=out, width=width), columns, 3, 19.6)
     return out.getvalue()
 
 
@@ -78,6 +78,18 @@ def test_the_table_has_a_row_for_each_check_and_a_column_for_each_gateway() -> N
     assert "3/3 ✓" in row
     assert "1/3 ✗" in row
     assert sum("✓" in line for line in text.splitlines()) == len(CHECKS)
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 110])
+def test_numbers_and_words_stay_whole_on_a_narrow_terminal(width: int) -> None:
+    helper = replace(KERNEL, key="helper", title="nft + PPTP helper")
+    columns = [column(own_data=Result(300, 300)), column(KERNEL, own_data=Result(0, 300)), column(helper)]
+    lines = printed(columns, width).splitlines()
+    assert max(map(len, lines)) <= width
+    (row,) = [line for line in lines if "300/300 ✓" in line]
+    assert "0/300 ✗" in row
+    words = {word for line in lines for word in line.split()}
+    assert {"vpnmasq", "masquerade", "helper", "connection:", "segments:"} <= words
 
 
 def test_a_gateway_that_cannot_stand_is_not_available_with_its_reason() -> None:
