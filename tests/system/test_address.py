@@ -12,8 +12,8 @@ import pytest
 from protocols.ike.header import LENGTH, IkeHeader
 from protocols.pptp import messages
 from relay.cli.exits import Exit
+from tests.system.calls import answering, call, carries, is_turned_away
 from tests.system.home import CALLER, CLIENT, PEER, PUBLIC, RULES, Daemon, Home, until
-from tests.system.test_life import answering, call, carries, is_turned_away
 
 SECOND_PUBLIC = "200.200.200.201"
 THIRD_PUBLIC = "200.200.200.202"

@@ -1,19 +1,26 @@
 """The daemon's life: how it starts or says why not, changes, drains, dies, comes back and leaves no trace."""
 
-import contextlib
 import signal
 import socket
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from protocols.gre.codec import EnhancedGre
 from protocols.pptp import messages
 from relay.cli.exits import Exit
 from relay.privileges import KEPT, Capability
-from tests.netns import Namespace
+from tests.system.calls import (
+    MASQUERADE,
+    RELAY,
+    answering,
+    both_are_told,
+    call,
+    carries,
+    changes,
+    is_turned_away,
+    payload,
+)
 from tests.system.home import (
     CALLER,
     CLIENT,
@@ -23,89 +30,14 @@ from tests.system.home import (
     PUBLIC,
     RULES,
     SERVER,
-    Daemon,
-    Gre,
     Home,
-    Tunnel,
     until,
 )
-
-MASQUERADE = """
-[[masquerade]]
-name = "staff"
-clients = ["10.0.0.0/24"]
-servers = ["any"]
-proto = ["pptp"]
-"""
-
-#: Both directions without CAP_NET_ADMIN: nothing is intercepted, and no foreign address is used.
-RELAY = f"""
-[[masquerade]]
-name = "dialled"
-clients = ["10.0.0.0/24"]
-servers = ["{PEER}"]
-proto = ["pptp"]
-listen = "{GATEWAY}"
-
-[[expose]]
-name = "office"
-server = "{SERVER}"
-proto = ["pptp"]
-allow = ["{CALLER}"]
-source = "gateway"
-"""
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 
 SECOND_PUBLIC = "200.200.200.201"
 ANNEX = "10.0.1.2"
-
-#: Packets sent around a reload.
-_STREAM = 1000
-
-
-@contextlib.contextmanager
-def answering(house: Home, host: Namespace) -> Iterator[socket.socket]:
-    with contextlib.closing(house.listen(host)) as listening:
-        yield listening
-
-
-def call(house: Home, host: Namespace, to: str, server: Namespace) -> Tunnel:
-    with answering(house, server) as listening:
-        return house.tunnel(host, to, listening)
-
-
-def payload(packet: bytes) -> bytes:
-    return EnhancedGre.from_bytes(packet[20:]).payload
-
-
-def carries(house: Home, tunnel: Tunnel) -> bool:
-    """Data of the client's call passes both ways."""
-    client, peer = house.raw(house.client), house.raw(house.peer)
-    client.send(CLIENT, PEER, tunnel.server_id, b"out")
-    peer_got = payload(peer.receive())
-    public = tunnel.server.far_end
-    peer.send(PEER, public, tunnel.client_id, b"in")
-    return (peer_got, payload(client.receive())) == (b"out", b"in")
-
-
-def both_are_told(tunnel: Tunnel) -> None:
-    """Both ends hear a Stop-Control-Connection-Request, and then the end of the connection."""
-    for end in (tunnel.client, tunnel.server):
-        end.hears(messages.StopRequest)
-        assert end.sock.recv(100) == b""
-
-
-def is_turned_away(house: Home, host: Namespace, to: str) -> bool:
-    try:
-        return house.dial(host, to).is_closed()
-    except ConnectionError:
-        return True
-
-
-def changes(house: Home, daemon: Daemon, rules: str) -> None:
-    """Write another configuration; nobody is told yet."""
-    (daemon.directory / "vpnmasq.toml").write_text(house.configuration(rules, daemon.directory))
 
 
 # -- starting --------------------------------------------------------------------------------------------
@@ -303,120 +235,6 @@ def test_told_twice_it_waits_no_longer(house: Home) -> None:
     daemon.process.send_signal(signal.SIGTERM)
     both_are_told(tunnel)
     assert daemon.ends() == 0
-
-
-# -- changing --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["SIGHUP", "command"])
-def test_a_reload_changes_what_differs_and_loses_no_packet(house: Home, how: str) -> None:
-    daemon = house.run(MASQUERADE)
-    tunnel = call(house, house.client, PEER, house.peer)
-    with pytest.raises(ConnectionRefusedError):
-        house.dial(house.caller, PUBLIC)
-    client, peer = house.raw(house.client), roomy(house.raw(house.peer))
-    changes(house, daemon, RULES)
-    for number in range(_STREAM):
-        client.send(CLIENT, PEER, tunnel.server_id, seq=number)
-        if number == _STREAM // 4:
-            reload(daemon, how)
-        time.sleep(0.0005)  # at the speed of a line, not of a loop
-    assert [EnhancedGre.from_bytes(peer.receive()[20:]).seq for _ in range(_STREAM)] == list(range(_STREAM))
-    until(lambda: len(daemon.document("status")["rules"]) == 2)
-    office = call(house, house.caller, PUBLIC, house.server)
-    changes(house, daemon, MASQUERADE)
-    reload(daemon, how)
-    both_are_told(office)
-    until(lambda: is_turned_away(house, house.caller, PUBLIC))
-    assert carries(house, tunnel)
-
-
-def roomy(gre: Gre) -> Gre:
-    gre.sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
-    return gre
-
-
-def reload(daemon: Daemon, how: str) -> None:
-    if how == "SIGHUP":
-        daemon.process.send_signal(signal.SIGHUP)
-    else:
-        done = daemon.command("reload")
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        pytest.param("nonsense = 1\n" + RULES, "nonsense", id="unknown-key"),
-        pytest.param(
-            "name = 'other'\n" + RULES, "name: can only change with a restart", id="takes-a-restart"
-        ),
-        pytest.param("[", "vpnmasq.toml", id="no-toml"),
-    ],
-)
-def test_a_wrong_file_is_refused_whole(house: Home, text: str, said: str) -> None:
-    daemon = house.run(MASQUERADE)
-    tunnel = call(house, house.client, PEER, house.peer)
-    before = house.kernel()
-    changes(house, daemon, text)
-    refused = daemon.command("reload")
-    assert refused.returncode == Exit.BAD_CONFIGURATION
-    assert said in refused.stderr
-    daemon.process.send_signal(signal.SIGHUP)
-    until(lambda: "reload refused" in daemon.log())
-    assert carries(house, tunnel)
-    assert house.kernel() == before
-    assert [rule["name"] for rule in daemon.document("status")["rules"]] == ["staff"]
-
-
-def test_what_the_kernel_refuses_on_reload_changes_nothing_either(house: Home) -> None:
-    daemon = house.run(MASQUERADE)
-    tunnel = call(house, house.client, PEER, house.peer)
-    before = house.kernel()
-    with house.gateway.entered():
-        taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    with taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.setsockopt(socket.SOL_SOCKET, 25, b"eth1\0")  # SO_BINDTODEVICE
-        taken.bind(("0.0.0.0", 1723))
-        taken.listen()
-        changes(house, daemon, RULES.replace("staff", "renamed"))
-        refused = daemon.command("reload")
-        assert refused.returncode == Exit.BAD_CONFIGURATION
-        assert "tcp/1723 on eth1 is taken by another program" in refused.stderr
-        daemon.process.send_signal(signal.SIGHUP)
-        until(lambda: "reload refused" in daemon.log())
-        assert carries(house, tunnel)
-        assert house.kernel() == before
-        assert [rule["name"] for rule in daemon.document("status")["rules"]] == ["staff"]
-    reload(daemon, "command")
-    assert call(house, house.caller, PUBLIC, house.server).server.far_end == CALLER
-
-
-def test_relay_style_becomes_router_style_by_a_reload(house: Home) -> None:
-    daemon = house.run(RELAY)
-    changes(house, daemon, RULES)
-    reload(daemon, "command")
-    assert carries(house, call(house, house.client, PEER, house.peer))
-    assert call(house, house.caller, PUBLIC, house.server).server.far_end == CALLER
-
-
-def test_without_files_to_spare_it_serves_fewer_and_says_so(house: Home) -> None:
-    """160 files are enough for 16 connections beside our own."""
-    daemon = house.run(under=("prlimit", "--nofile=160:160"))
-    assert '"files": 160' in daemon.log()
-    with house.listen(house.peer) as listening:
-        tunnel = house.tunnel(house.client, PEER, listening)
-        first = [house.dial(house.second, PEER) for _ in range(40)]
-        until(lambda: daemon.drops().get("limit-files", 0) == 25)
-        assert len(daemon.document("sessions")["sessions"]) == 16
-        assert "LimitNOFILE" in daemon.document("status")["attention"][0]
-        assert carries(house, tunnel)
-        for one in first:
-            one.sock.close()
-    until(lambda: len(daemon.document("sessions")["sessions"]) == 1)
-    assert carries(house, call(house, house.client, PEER, house.peer))
-    assert daemon.stop() == 0
 
 
 # -- dying and coming back -------------------------------------------------------------------------------

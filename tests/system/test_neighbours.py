@@ -6,8 +6,8 @@ import pytest
 
 from protocols import icmp, ipv4
 from protocols.addr import parse_ip
+from tests.system.calls import call
 from tests.system.home import CLIENT, PEER, PUBLIC, Home, until
-from tests.system.test_life import call
 from tests.system.test_router import ICMP, error_at, exchange, quoted
 
 #: A firewall as scripts load it: everything away first, that of others too.

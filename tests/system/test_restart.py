@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.calls import call, carries
 from tests.system.home import PEER, RULES, Daemon, Home, until
-from tests.system.test_life import call, carries
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 

@@ -19,6 +19,7 @@ from protocols.addr import parse_ip, show_ip
 from protocols.gre.codec import EnhancedGre
 from protocols.icmp import IcmpError
 from tests.netns import Namespace
+from tests.system.calls import call
 from tests.system.home import (
     CALLER,
     CLIENT,
@@ -32,7 +33,6 @@ from tests.system.home import (
     Gre,
     Home,
 )
-from tests.system.test_life import call
 
 ANNEX = "10.0.1.2"
 WEB = 80
