@@ -140,9 +140,14 @@ class KeptOut:
 
     def guard(self, sock: socket.socket) -> None:
         """As Strangers."""
-        if not self.reason:
-            self._guarded.add(sock)
+        if self.reason:
+            return
+        try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, self._program)
+        except OSError as error:
+            self._give_up(f"a socket takes no filter: {error.strerror}")
+        else:
+            self._guarded.add(sock)
 
     def welcome(self, sock: socket.socket) -> None:
         """As Strangers."""

@@ -133,6 +133,14 @@ def test_when_the_rules_name_too_many_networks_everybody_is_heard(kept: KeptOut,
     assert esp.arrive(STRANGER) == MANY
 
 
+def test_when_a_socket_takes_no_filter_everybody_is_heard(kept: KeptOut, esp: Wire) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER
+        kept.guard(sock)
+    assert kept.reason == "a socket takes no filter: Operation not permitted"
+    assert esp.arrive(STRANGER) == MANY
+
+
 def test_without_the_program_everybody_is_welcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KernelError, match="was not built"):
         KeptOut(16, tmp_path / "absent.o")
