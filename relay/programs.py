@@ -77,15 +77,28 @@ async def _ended(process: asyncio.subprocess.Process, seconds: float) -> str:
 
 
 async def _listen(pipe: IO[bytes], heard: bytearray) -> None:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), pipe
-    )
+    """Take what is written until nobody can write any more.
+
+    Not by ``connect_read_pipe``: uvloop closes a pipe twice, and the second time its number may be that of a
+    file which another thread has opened meanwhile.
+    """
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    number = pipe.fileno()
+    os.set_blocking(number, False)
+
+    def take() -> None:
+        with contextlib.suppress(BlockingIOError):
+            chunk = os.read(number, _CHUNK)
+            heard.extend(chunk[: MOST_OUTPUT - len(heard)])
+            if not chunk:
+                ended.set()
+                loop.remove_reader(number)
+
+    loop.add_reader(number, take)
     try:
-        while chunk := await reader.read(_CHUNK):
-            heard += chunk[: MOST_OUTPUT - len(heard)]
+        await ended.wait()
     finally:
-        transport.close()
+        loop.remove_reader(number)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -1,10 +1,12 @@
 """Programs of the user's own: they end, and so does what they say."""
 
 import asyncio
+import io
+import os
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import uvloop
@@ -81,3 +83,22 @@ def test_it_ends_with_whoever_waits_for_it(tmp_path: Path) -> None:
     asyncio.run(story())
     time.sleep(1.2)
     assert not sign.exists()
+
+
+class Watched(io.FileIO):
+    """A file that notes whether it was open still when it was closed."""
+
+    was_open: ClassVar[list[bool]] = []
+
+    def close(self) -> None:
+        if not self.closed:
+            self.was_open.append(Path(f"/proc/self/fd/{self.fileno()}").exists())
+        super().close()
+
+
+def test_its_pipe_is_closed_once(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time, its number may be that of a file which another thread has opened."""
+    Watched.was_open.clear()
+    monkeypatch.setattr(os, "fdopen", lambda number, mode: Watched(number))
+    assert play(run(shell("echo one"), seconds=10)) == Outcome("", "one\n")
+    assert Watched.was_open == [True]
