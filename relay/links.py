@@ -21,8 +21,9 @@ from relay.uplink import Uplink
 
 _log = structlog.get_logger("vpnmasq")
 
-#: Seconds that the word of a hook is waited for before the commands run without it.
-_WORD: Final = 1.0
+#: Seconds that the word of a hook is waited for before the commands run without it: on a small router its
+#: command takes two to begin.
+_WORD: Final = 5.0
 #: Seconds that a hook is kept waiting until its address is served.
 _SERVED: Final = 3.0
 #: Lines of a command's output that are logged, and octets of each.
