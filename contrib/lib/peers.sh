@@ -3,6 +3,7 @@
 # Unpacked into .cache/lab, installed nowhere, no daemon started. Done once.
 #
 #   .cache/lab/ppp         pppd, pptpd, pptp-linux
+#   .cache/lab/pppoe       a PPPoE server; pppd itself is the client
 #   .cache/lab/libreswan   libreswan; it cannot be installed beside strongSwan, so each has a directory
 #   .cache/lab/strongswan  strongSwan, with its tool for certificates
 #   .cache/lab/bind        a name server
@@ -36,6 +37,7 @@ require_root
 mkdir -p "$lab"
 status=0
 fetch ppp "VPN software for the tests" ppp pptpd pptp-linux || status=1
+fetch pppoe "a PPPoE server for the tests" pppoe || status=1
 fetch libreswan "libreswan for the tests" libreswan || status=1
 fetch strongswan "strongSwan for the tests" strongswan-charon strongswan-swanctl strongswan-pki \
   libstrongswan-standard-plugins libcharon-extra-plugins || status=1

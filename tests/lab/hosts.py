@@ -8,9 +8,10 @@ import contextlib
 import itertools
 import os
 import shlex
+import socket
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -34,6 +35,7 @@ _ESP = (
 #: What a guest's kernel loads for the software in it; nothing is loaded on demand later.
 _MODULES: Final = {
     "ppp": "tun ppp_generic ppp_async ppp_mppe",
+    "pppoe": "pppoe",
     "libreswan": _ESP,
     "strongswan": _ESP,
     "vpnmasq": "veth",
@@ -145,9 +147,15 @@ class Guest:
         software: Sequence[str] = ("ppp",),
         memory: int = 128,
         init: Path = _INIT,
+        devices: Mapping[str, socket.socket] | None = None,
     ) -> None:
+        """Boot it.
+
+        `devices` are more of what its kernel's command line has, each joined to an end of a socket pair:
+        ``ssl0=fd:`` is a serial port, ``vec1:transport=fd,fd=`` a network card.
+        """
         self.name, self.address = name, address
-        self._init = init
+        self._init, self._devices = init, devices or {}
         self._dir = directory / name
         (self._dir / "ctl").mkdir(parents=True)
         (self._dir / "files").mkdir()
@@ -221,7 +229,9 @@ class Guest:
                 ),
                 *("con=null", "con0=null,fd:1", "ssl=null", "loglevel=5"),
                 f"vec0:transport=tap,ifname={tap},depth=128,gro=0,mac={mac}",
+                *(f"{device}{end.fileno()}" for device, end in self._devices.items()),
             ),
+            pass_fds=[end.fileno() for end in self._devices.values()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

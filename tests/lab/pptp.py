@@ -145,13 +145,13 @@ class StubClient:
     SAME = bytes([0x42]) * 4096
 
     def __init__(self, host: Shelf, server: str) -> None:
-        """Dial.
+        """Dial; a host may do so again when its call has ended.
 
         pptp-linux draws its Call ID from /dev/random; here that is a file, the same for every client.
         """
         self.host = host
         host.put("/run/same", self.SAME.decode())
-        host.sh("mount --bind /run/same /dev/random", check=True)
+        host.sh("umount -q /dev/random; mount --bind /run/same /dev/random", check=True)
         self._job: ShelfJob = host.start(f"exec {PYTHON} {_LAB}/stub_ppp.py client {host.name} {server}")
         self._said = 0
 

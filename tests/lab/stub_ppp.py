@@ -9,7 +9,7 @@ script of its own: it runs inside the hosts, with the standard library only.
 
 The client says ``up`` once it got an answer. For every number N on its standard input it then wants N
 answers, and says as JSON what it got: answers, requests sent, answers meant for others, and what the servers
-said about themselves. It hangs up when its standard input ends.
+said about themselves. It hangs up when its standard input ends. When the call has ended it says ``ended``.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 import tty
 from collections.abc import Iterator
@@ -156,6 +157,11 @@ class Client:
         answers = count - len(missing)
         return {"answers": answers, "sent": sent, "foreign": self._foreign, "servers": sorted(self._servers)}
 
+    def tell_of_end(self) -> None:
+        """Wait for the call's end, whoever ends it, and say so."""
+        self._pptp.wait()
+        print("ended", flush=True)
+
     def hang_up(self) -> None:
         """End the call as pptp learns that pppd has ended: its terminal is closed.
 
@@ -204,9 +210,12 @@ def call(name: str, server: str) -> None:
         print("no answer", flush=True)
         sys.exit(1)
     print("up", flush=True)
+    watch = threading.Thread(target=client.tell_of_end, daemon=True)
+    watch.start()
     for line in sys.stdin:
         print(json.dumps(client.exchange(int(line))), flush=True)
     client.hang_up()
+    watch.join()
 
 
 if __name__ == "__main__":
