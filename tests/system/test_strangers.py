@@ -107,3 +107,29 @@ def test_a_peer_that_a_rule_names_may_begin_in_the_midst_of_a_flood(
     got = server.receive(protocol=ipv4.ESP)
     assert Esp.from_bytes(got[20:]).spi == 0x3000
     server.sock.close()
+
+
+def test_where_everybody_may_come_the_first_packet_makes_a_peer_known(
+    house: Home, daemon: Daemon, far: Gre
+) -> None:
+    daemon.stop()
+    open_to_all = house.run(
+        f"""
+        [[expose]]
+        name = "office"
+        server = "{SERVER}"
+        proto = ["ipsec"]
+        allow = ["any"]
+        """,
+        "--set",
+        "fastpath.mode=off",
+    )
+    server = house.raw(house.server, ipv4.ESP)
+    far.send_packet(esp(PEER, PUBLIC, 0x4000, 1), PUBLIC)
+    assert Esp.from_bytes(server.receive(protocol=ipv4.ESP)[20:]).sequence == 1
+    for sequence in range(2, 52):
+        far.send_packet(esp(PEER, PUBLIC, 0x4000, sequence), PUBLIC)
+    got = [Esp.from_bytes(server.receive(protocol=ipv4.ESP)[20:]).sequence for _ in range(50)]
+    assert got == list(range(2, 52))
+    assert "esp-stranger" not in open_to_all.drops()
+    server.sock.close()
