@@ -1,87 +1,49 @@
-"""From settings to the core's Policy, and what of the settings the daemon does not serve yet."""
+"""From settings to the core's Policy."""
 
 from protocols import policy as core
 from protocols.addr import Network, parse_ip
-from relay.config.models import Forward
+from relay.config.models import Expose, Forward, Forwarding, Ipsec, Limits, Masquerade, Pptp
 from relay.config.settings import Settings
 
 
 def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Policy:
     """Return the rules and limits in the core's terms; ``streams`` is how many the shell can hold."""
     config = settings.config
-    limits, pptp, ipsec = config.limits, config.pptp, config.ipsec
-    first, last = ipsec.ports.split("-")
     return core.Policy(
         refuse=core.Refuse(config.refuse),
         on_change=core.OnChange(config.dynamic.on_change),
         lan_networks=_networks(config.lan.networks),
-        masquerade=tuple(
-            core.Masquerade(
-                name=rule.name,
-                clients=_networks(rule.clients),
-                servers=_networks(rule.servers),
-                pptp="pptp" in rule.proto,
-                ipsec="ipsec" in rule.proto,
-                listen=None if rule.listen is None else parse_ip(rule.listen),
-                fastpath=rule.fastpath,
-            )
-            for rule in config.masquerade
-        ),
-        expose=tuple(
-            core.Expose(
-                name=rule.name,
-                server=parse_ip(rule.server),
-                allow=_networks(rule.allow),
-                pptp="pptp" in rule.proto,
-                ipsec="ipsec" in rule.proto,
-                source=core.Source(rule.source),
-                fastpath=rule.fastpath,
-            )
-            for rule in config.expose
-        ),
+        masquerade=tuple(_masquerade(rule) for rule in config.masquerade),
+        expose=tuple(_expose(rule) for rule in config.expose),
         forward=tuple(_forward(rule) for rule in config.forward),
-        limits=core.Limits(
-            sessions=limits.sessions,
-            sessions_per_client=limits.sessions_per_client,
-            new_per_second=limits.new_per_second,
-            icmp_per_second=limits.icmp_per_second,
-            streams=streams,
-        ),
-        pptp=core.PptpTimers(
-            echo_after=pptp.echo_after,
-            echo_timeout=pptp.echo_timeout,
-            handshake=pptp.handshake_timeout,
-            message=pptp.message_timeout,
-            call_setup=pptp.call_setup_timeout,
-            closing=pptp.closing_timeout,
-            ghost=pptp.ghost,
-        ),
-        forwarding=core.ForwardTimers(
-            tcp=config.forwarding.tcp,
-            tcp_transitory=config.forwarding.tcp_transitory,
-            udp=config.forwarding.udp,
-            ip=config.forwarding.ip,
-            most_endpoints=config.forwarding.most_endpoints,
-        ),
-        ipsec=core.Ipsec(
-            pairing=core.Pairing(ipsec.pairing),
-            lifetime=ipsec.lifetime,
-            change_port=_networks(ipsec.change_port),
-            mapping=ipsec.mapping,
-            ports=(int(first), int(last)),
-            most_candidates=ipsec.most_candidates,
-            copies_per_second=ipsec.copies_per_second,
-            spis_per_second=ipsec.spis_per_second,
-            most_spis=ipsec.most_spis,
-            most_outbound=ipsec.most_outbound,
-            most_associations=ipsec.most_associations,
-            most_unanswered=ipsec.most_unanswered,
-            most_held=ipsec.most_held,
-            most_outstanding=ipsec.most_outstanding,
-            most_endpoints=ipsec.most_endpoints,
-            most_remembered=ipsec.most_remembered,
-            most_told=ipsec.most_told,
-        ),
+        limits=_limits(config.limits, streams),
+        pptp=_pptp(config.pptp),
+        forwarding=_forwarding(config.forwarding),
+        ipsec=_ipsec(config.ipsec),
+    )
+
+
+def _masquerade(rule: Masquerade) -> core.Masquerade:
+    return core.Masquerade(
+        name=rule.name,
+        clients=_networks(rule.clients),
+        servers=_networks(rule.servers),
+        pptp="pptp" in rule.proto,
+        ipsec="ipsec" in rule.proto,
+        listen=None if rule.listen is None else parse_ip(rule.listen),
+        fastpath=rule.fastpath,
+    )
+
+
+def _expose(rule: Expose) -> core.Expose:
+    return core.Expose(
+        name=rule.name,
+        server=parse_ip(rule.server),
+        allow=_networks(rule.allow),
+        pptp="pptp" in rule.proto,
+        ipsec="ipsec" in rule.proto,
+        source=core.Source(rule.source),
+        fastpath=rule.fastpath,
     )
 
 
@@ -99,6 +61,61 @@ def _forward(rule: Forward) -> core.Forward:
         allow=_networks(rule.allow),
         source=core.Source(rule.source),
         fastpath=rule.fastpath,
+    )
+
+
+def _limits(limits: Limits, streams: int) -> core.Limits:
+    return core.Limits(
+        sessions=limits.sessions,
+        sessions_per_client=limits.sessions_per_client,
+        new_per_second=limits.new_per_second,
+        icmp_per_second=limits.icmp_per_second,
+        streams=streams,
+    )
+
+
+def _pptp(pptp: Pptp) -> core.PptpTimers:
+    return core.PptpTimers(
+        echo_after=pptp.echo_after,
+        echo_timeout=pptp.echo_timeout,
+        handshake=pptp.handshake_timeout,
+        message=pptp.message_timeout,
+        call_setup=pptp.call_setup_timeout,
+        closing=pptp.closing_timeout,
+        ghost=pptp.ghost,
+    )
+
+
+def _forwarding(forwarding: Forwarding) -> core.ForwardTimers:
+    return core.ForwardTimers(
+        tcp=forwarding.tcp,
+        tcp_transitory=forwarding.tcp_transitory,
+        udp=forwarding.udp,
+        ip=forwarding.ip,
+        most_endpoints=forwarding.most_endpoints,
+    )
+
+
+def _ipsec(ipsec: Ipsec) -> core.Ipsec:
+    first, last = ipsec.ports.split("-")
+    return core.Ipsec(
+        pairing=core.Pairing(ipsec.pairing),
+        lifetime=ipsec.lifetime,
+        change_port=_networks(ipsec.change_port),
+        mapping=ipsec.mapping,
+        ports=(int(first), int(last)),
+        most_candidates=ipsec.most_candidates,
+        copies_per_second=ipsec.copies_per_second,
+        spis_per_second=ipsec.spis_per_second,
+        most_spis=ipsec.most_spis,
+        most_outbound=ipsec.most_outbound,
+        most_associations=ipsec.most_associations,
+        most_unanswered=ipsec.most_unanswered,
+        most_held=ipsec.most_held,
+        most_outstanding=ipsec.most_outstanding,
+        most_endpoints=ipsec.most_endpoints,
+        most_remembered=ipsec.most_remembered,
+        most_told=ipsec.most_told,
     )
 
 
