@@ -12,6 +12,7 @@ from relay.config.crosscheck import contradictions
 from relay.config.explain import explain
 from relay.config.locator import KeyPath
 from relay.config.models import RULE_KINDS, Config
+from relay.config.origins import DEFAULT
 from relay.config.problems import ConfigError, InputError, Problem
 from relay.config.salvage import Salvage, salvage
 from relay.config.settings import Settings
@@ -42,8 +43,20 @@ def load(path: Path | None, sets: Sequence[str] = (), environ: Mapping[str, str]
     token = "" if found.is_wrong(("api", "token_file")) else _token(config, sources, problems)
     if problems:
         raise ConfigError(_sorted(problems, sources))
-    origins = {keys.show_path(place): sources.origins.of(place) for place, _, _ in keys.leaves(config)}
+    origins = {
+        keys.show_path(place): sources.origins.of(place) if _is_given(sources.tree, place) else DEFAULT
+        for place, _, _ in keys.leaves(config)
+    }
     return Settings(config, path, origins, token, sources.origins)
+
+
+def _is_given(tree: Any, place: KeyPath) -> bool:
+    """Whether any source has a value for a key: a rule in one line leaves some out."""
+    for part in place:
+        if isinstance(tree, dict) and part not in tree:
+            return False
+        tree = tree[part]
+    return True
 
 
 def _name_rules(tree: dict[str, Any]) -> None:

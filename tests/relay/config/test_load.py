@@ -124,6 +124,7 @@ def test_rules_from_the_environment_replace_those_of_the_file(path: Path) -> Non
     assert [rule.server for rule in settings.config.expose] == ["10.0.0.7"]
     assert settings.config.expose[0].source == "gateway"
     assert settings.origins["expose[0].server"].where == "VPNMASQ_EXPOSE"
+    assert settings.origins["expose[0].fastpath"].where == "default"
 
 
 def test_an_empty_rule_variable_is_as_none(path: Path) -> None:
