@@ -28,24 +28,30 @@ from relay.kernel import KernelError
 from relay.rules.interception import table_name
 from relay.sockets.raw import PRIORITY
 
+#: By number: nft takes their names from /etc/protocols, which a small system does not have.
+_ICMP: Final = 1
+_UDP: Final = 17
+_GRE: Final = 47
+_ESP: Final = 50
+
 #: RFC 2637 §4.1: version 1 in the last three bits of the first two octets, then protocol type 0x880B.
 #: One comparison of 32 bits behind ``ip protocol``: nft 1.0.6 aborts when it lists any behind
 #: ``meta l4proto gre``, and lists separate fields as ports without their protocol, so that a ruleset
 #: that was saved would match TCP when it is loaded again.
-_PPTP_GRE: Final = "ip protocol gre @th,0,32 & 0x7ffff == 0x1880b"
+_PPTP_GRE: Final = f"ip protocol {_GRE} @th,0,32 & 0x7ffff == 0x1880b"
 
 #: ICMP errors (RFC 792); the protocol of the quoted packet is octet 9 behind 8 octets of ICMP.
 _ERRORS: Final = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
-_ERRORS_ABOUT_GRE: Final = f"{_ERRORS} @th,136,8 47"
-_ERRORS_ABOUT_ESP: Final = f"{_ERRORS} @th,136,8 50"
+_ERRORS_ABOUT_GRE: Final = f"{_ERRORS} @th,136,8 {_GRE}"
+_ERRORS_ABOUT_ESP: Final = f"{_ERRORS} @th,136,8 {_ESP}"
 #: IPsec's ports, and where they are in a quoted packet whose IP header has no options.
 _PORTS: Final = "{ 500, 4500 }"
 _QUOTED_SOURCE_PORT: Final = 224
 _QUOTED_DESTINATION_PORT: Final = 240
 _ERRORS_ABOUT_UDP: Final = tuple(
-    f"{_ERRORS} @th,136,8 17 @th,{at},16 {_PORTS}" for at in (_QUOTED_SOURCE_PORT, _QUOTED_DESTINATION_PORT)
+    f"{_ERRORS} @th,136,8 {_UDP} @th,{at},16 {_PORTS}"
+    for at in (_QUOTED_SOURCE_PORT, _QUOTED_DESTINATION_PORT)
 )
-_UDP: Final = 17
 
 #: Seconds that nft may take: a large ruleset of somebody else makes it slow.
 _PATIENCE: Final = 20.0
@@ -144,14 +150,14 @@ def script(table: Table) -> str:
         for what in (_PPTP_GRE, _ERRORS_ABOUT_GRE)
         if table.pptp
     )
-    esp = f"        iifname {everywhere} ip protocol esp notrack\n" if table.ipsec else ""
+    esp = f"        iifname {everywhere} ip protocol {_ESP} notrack\n" if table.ipsec else ""
     errors = [_ERRORS_ABOUT_GRE] if table.pptp else []
     if table.ipsec:
         esp += f"        iifname {everywhere} {_ERRORS_ABOUT_ESP} notrack\n"
         errors += [_ERRORS_ABOUT_ESP, *_ERRORS_ABOUT_UDP]
     errors += [forwarded.errors for forwarded in table.forwarded]
     marks = "".join(f"        iifname {inside} {one} meta mark set {table.mark:#x}\n" for one in errors)
-    untracked = "{ icmp, gre, esp }" if table.ipsec else "{ icmp, gre }"
+    untracked = f"{{ {_ICMP}, {_GRE}, {_ESP} }}" if table.ipsec else f"{{ {_ICMP}, {_GRE} }}"
     # "add" first, so that "delete" is no error when there is none; then all of it anew.
     return f"""\
 add table ip {table.name}
