@@ -297,9 +297,9 @@ class Station:
         for (interface, part), door in self._doors.items():
             openings = self._openings(interface, part, plan)
             if not gatekeeper.admit(door.listening, openings):
+                why = "too many rules" if gatekeeper.too_many(openings) else _NO_FILTER
                 gatekeeper.admit(door.listening, (_EVERYBODY,))
                 openings = (_EVERYBODY,)
-                why = "socket filters take CAP_NET_ADMIN" if door.turned_away is None else "too many rules"
                 self.attention.append(f"{interface}: strangers are refused only after a handshake: {why}")
             if door.turned_away is not None:
                 gatekeeper.watch(door.turned_away, door.port, openings)
@@ -309,8 +309,7 @@ class Station:
         for interface, sock in self._datagrams.items():
             outside = self._side(interface) is Side.WAN
             if not datagrams.choose(sock, plan.ipsec.ports if outside else None):
-                why = "socket filters take CAP_NET_ADMIN"
-                self.attention.append(f"{interface}: all UDP for this host passes the gateway: {why}")
+                self.attention.append(f"{interface}: all UDP for this host passes the gateway: {_NO_FILTER}")
 
     def _select(self, plan: Plan) -> None:
         """Keep strangers' data packets out, but of protocols that are forwarded whole, by their own rules."""
@@ -359,5 +358,6 @@ def _explained(kind: str, port: int, interface: str) -> Iterator[None]:
 
 
 _EVERYBODY = Opening(gatekeeper.ANY, gatekeeper.ANY)
+_NO_FILTER = "socket filters take CAP_NET_ADMIN"
 #: Protocols that come to us only to be counted and explained (see protocols.drops).
 _HOPELESS = (("ah", 51), ("fwz", 94))

@@ -29,6 +29,11 @@ _MOST_INSTRUCTIONS: Final = 4096  # BPF_MAXINSNS
 Instruction = tuple[int, int, int, int]
 
 
+def fits(program: Sequence[Instruction]) -> bool:
+    """Whether it is short enough."""
+    return len(program) <= _MOST_INSTRUCTIONS
+
+
 def attach(sock: socket.socket, program: Sequence[Instruction]) -> bool:
     """Give a socket a filter, in place of the one it has; False when the kernel does not take it.
 
@@ -37,7 +42,7 @@ def attach(sock: socket.socket, program: Sequence[Instruction]) -> bool:
     Raises:
         OSError: the kernel refuses the program.
     """
-    if len(program) > _MOST_INSTRUCTIONS:
+    if not fits(program):
         return False
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     memory = ctypes.create_string_buffer(code, len(code))

@@ -36,9 +36,15 @@ class Opening:
 def admit(sock: socket.socket, openings: Sequence[Opening]) -> bool:
     """Let a listener hear only of these; replaces an earlier filter.
 
-    False, and everybody is heard (and judged by the core alone), when the kernel does not take the filter.
+    False, and everybody is heard (and judged by the core alone), when the kernel does not take the filter:
+    they are too many, or it wants CAP_NET_ADMIN (recent ones do for TCP, not for raw sockets).
     """
-    return bpf.attach(sock, [*_pairs(openings, verdict=bpf.ALL), (bpf.RETURN, 0, 0, 0)])
+    return bpf.attach(sock, _only(openings))
+
+
+def too_many(openings: Sequence[Opening]) -> bool:
+    """Whether no kernel would take them."""
+    return not bpf.fits(_only(openings))
 
 
 def turned_away(interface: str, port: int, receive_buffer: int) -> socket.socket | None:
@@ -59,6 +65,10 @@ def turned_away(interface: str, port: int, receive_buffer: int) -> socket.socket
 def watch(sock: socket.socket, port: int, openings: Sequence[Opening]) -> bool:
     """Bring what ``admit`` with the same openings turns away."""
     return bpf.attach(sock, _syn_to(port, [*_pairs(openings, verdict=0), (bpf.RETURN, 0, 0, bpf.ALL)]))
+
+
+def _only(openings: Sequence[Opening]) -> list[bpf.Instruction]:
+    return [*_pairs(openings, verdict=bpf.ALL), (bpf.RETURN, 0, 0, 0)]
 
 
 def _pairs(openings: Sequence[Opening], *, verdict: int) -> list[bpf.Instruction]:
