@@ -6,6 +6,7 @@ are set.
 """
 
 import ctypes
+import mmap
 import os
 import socket
 import struct
@@ -16,6 +17,7 @@ from typing import Final
 LARGEST: Final = 65536
 
 _MSG_DONTWAIT: Final = 0x40
+_MADV_DONTNEED: Final = 4
 _NAME: Final = 16  # octets of struct sockaddr_in
 _ADDRESS_AT: Final = 4
 _put_address = struct.Struct("!I").pack_into
@@ -55,6 +57,8 @@ _recvmmsg = _libc.recvmmsg
 _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
 _sendmmsg = _libc.sendmmsg
 _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Inbox:
@@ -63,6 +67,8 @@ class Inbox:
     def __init__(self, sock: socket.socket, slots: int) -> None:
         self.buffers = [bytearray(LARGEST) for _ in range(slots)]
         self.addresses = [ctypes.addressof(ctypes.c_char.from_buffer(buffer)) for buffer in self.buffers]
+        for address in self.addresses:
+            _give_back(address, LARGEST)
         self._vectors = (_Vector * slots)(*(_Vector(address, LARGEST) for address in self.addresses))
         self._messages = (_Message * slots)()
         for slot, message in enumerate(self._messages):
@@ -136,3 +142,14 @@ class Outbox:
                 unsent(done, ctypes.get_errno())
                 sent = 1
             done += sent
+
+
+def _give_back(address: int, size: int) -> None:
+    """Give the pages of zeros in a new buffer back to the kernel: few packets need more than the first.
+
+    They are zeros as before, and take memory only once something is written there.
+    """
+    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < last:
+        _madvise(first, last - first, _MADV_DONTNEED)

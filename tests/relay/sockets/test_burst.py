@@ -4,16 +4,23 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from protocols.addr import parse_ip
-from relay.sockets.burst import Inbox, Outbox
+from relay.sockets.burst import LARGEST, Inbox, Outbox
 
 LOOPBACK = parse_ip("127.0.0.1")
 UNUSED_PROTOCOL = 253  # RFC 3692: for experiments
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets need root")
+
+
+def resident() -> int:
+    """Octets of memory that this process takes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.fixture
@@ -46,6 +53,13 @@ def test_packets_come_in_order_each_in_its_slot(pair: tuple[socket.socket, socke
     ]
     assert inbox.receive() == 2
     assert [inbox.lengths[slot] for slot in range(2)] == [5, 6]
+
+
+def test_where_no_packet_came_there_is_no_memory_taken(pair: tuple[socket.socket, socket.socket]) -> None:
+    before = resident()
+    inbox = Inbox(pair[0], 64)
+    assert resident() - before < 64 * LARGEST // 4
+    assert not any(map(any, inbox.buffers))
 
 
 def test_nothing_there_is_said_and_does_not_block(pair: tuple[socket.socket, socket.socket]) -> None:
