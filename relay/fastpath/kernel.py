@@ -23,6 +23,7 @@ from relay.fastpath.links import Links
 from relay.fastpath.routes import Routes, Way
 from relay.fastpath.ways import Ways
 from relay.kernel import KernelError
+from relay.privileges import Capability, missing
 
 #: Where the build puts the object.
 OBJECT: Final = Path(__file__).with_name("vpnmasq.bpf.o")
@@ -65,6 +66,8 @@ class KernelFastPath:
                 "the program for the kernel was not built",
                 "run contrib/fastpath in the checkout, or install a package that was built where clang is",
             )
+        if lacking := missing((Capability.CAP_BPF, Capability.CAP_NET_ADMIN)):
+            raise KernelError(f"it takes {' and '.join(one.name for one in lacking)}")
         self._library = library = libbpf()
         with ExitStack() as stack:
             self._object = stack.enter_context(library.load(path, {abi.FLOWS: most, abi.SLOTS: most}))

@@ -16,6 +16,9 @@ from relay.kernel import KernelError
 
 _LIBRARY: Final = "libbpf.so.1"
 
+#: What to do about a refusal.
+_MAY: Final = "it takes CAP_BPF and CAP_NET_ADMIN, and in a container a seccomp profile that allows bpf(2)"
+
 # linux/bpf.h
 _BPF_ANY: Final = 0
 _BPF_LINK_CREATE: Final = 28
@@ -114,7 +117,7 @@ class Libbpf:
         said = [line for line in self._said if line and not line.startswith(_ALWAYS)]
         self._said.clear()
         why = "; ".join([os.strerror(code), *said[-_LAST_WORDS:]])
-        helps = {errno.EPERM: "run as root or with CAP_BPF and CAP_NET_ADMIN", errno.ENOENT: lacking}
+        helps = {errno.EPERM: _MAY, errno.ENOENT: lacking}
         remedy = helps.get(code, "")
         return KernelError(f"{doing}: {why}", remedy)
 
