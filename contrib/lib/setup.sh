@@ -18,7 +18,7 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 # command:package; what is found is not installed again
 DEMO_PACKAGES=(nft:nftables ip:iproute2)
-TEST_PACKAGES=(ethtool:ethtool ping:iputils-ping modprobe:kmod ps:procps conntrack:conntrack tcpdump:tcpdump groff:groff-base systemd-analyze:systemd clang:clang llvm-strip:llvm)
+TEST_PACKAGES=(ethtool:ethtool ping:iputils-ping modprobe:kmod ps:procps conntrack:conntrack tcpdump:tcpdump groff:groff-base systemd-analyze:systemd clang:clang llvm-strip:llvm mmdebstrap:mmdebstrap)
 
 die() {
   printf '\n%s: %s\n' "${0##*/}" "$1" >&2

@@ -138,21 +138,11 @@ class StubServer:
         return "1723" in self.host.sh("ss -Hltn sport = 1723", check=True).output
 
 
-class StubClient:
-    """Real pptp-linux whose pppd is our stub."""
+class StubCall:
+    """Real pptp-linux whose pppd is our stub: a job that somebody has started."""
 
-    #: What pptp-linux reads its Call ID from, when it shall be the same for all.
-    SAME = bytes([0x42]) * 4096
-
-    def __init__(self, host: Shelf, server: str) -> None:
-        """Dial; a host may do so again when its call has ended.
-
-        pptp-linux draws its Call ID from /dev/random; here that is a file, the same for every client.
-        """
-        self.host = host
-        host.put("/run/same", self.SAME.decode())
-        host.sh("umount -q /dev/random; mount --bind /run/same /dev/random", check=True)
-        self._job: ShelfJob = host.start(f"exec {PYTHON} {_LAB}/stub_ppp.py client {host.name} {server}")
+    def __init__(self, name: str, job: ShelfJob) -> None:
+        self.name, self._job = name, job
         self._said = 0
 
     def hear(self, within: float) -> str:
@@ -165,10 +155,10 @@ class StubClient:
         def spoke() -> bool:
             return len(self._job.said()) > self._said or not self._job.running()
 
-        until(spoke, f"{self.host.name} says something", within=within)
+        until(spoke, f"{self.name} says something", within=within)
         lines = self._job.said()
         if len(lines) <= self._said:
-            raise LabError(f"{self.host.name} ended: {lines}")
+            raise LabError(f"{self.name} ended: {lines}")
         self._said += 1
         return lines[self._said - 1]
 
@@ -179,3 +169,21 @@ class StubClient:
     def hang_up(self) -> Result:
         """End the call."""
         return self._job.finish(15)
+
+
+class StubClient(StubCall):
+    """The same in a host of its own."""
+
+    #: What pptp-linux reads its Call ID from, when it shall be the same for all.
+    SAME = bytes([0x42]) * 4096
+
+    def __init__(self, host: Shelf, server: str) -> None:
+        """Dial; a host may do so again when its call has ended.
+
+        pptp-linux draws its Call ID from /dev/random; here that is a file, the same for every client.
+        """
+        self.host = host
+        host.put("/run/same", self.SAME.decode())
+        host.sh("umount -q /dev/random; mount --bind /run/same /dev/random", check=True)
+        stub = f"{PYTHON} {_LAB}/stub_ppp.py"
+        super().__init__(host.name, host.start(f"exec {stub} client {host.name} {server}"))
