@@ -116,6 +116,7 @@ class Offloads:
         for offer in opened:
             carry = offer.wanted and not self._kept_out(offer.session.rule)
             if not carry and offer.number is not None:
+                self._refresh(offer)
                 gone.append(Unload(offer.number))
                 self._drop(offer)
             elif carry and offer.number is None:

@@ -55,15 +55,14 @@ def _measure(arguments: argparse.Namespace) -> int:
         setting = Setting(effort, load, stack, directory)
         if arguments.protocol == "forward":
             Forward(setting).run(report)
-            return _show(report, arguments.json)
-        if arguments.protocol == "fastpath":
+        elif arguments.protocol == "fastpath":
             FastPath(setting, ends).run(report)
-            return _show(report, arguments.json)
-        bench = Ipsec(setting) if arguments.protocol == "ipsec" else Pptp(setting, ends)
-        if arguments.profile:
-            print(bench.profile())
-            return 0
-        bench.run(report)
+        else:
+            bench = Ipsec(setting) if arguments.protocol == "ipsec" else Pptp(setting, ends)
+            if arguments.profile:
+                print(bench.profile())
+                return 0
+            bench.run(report)
     report.machine["samples"] = "{samples}, {disturbed} of them disturbed by other programs".format(
         **lanes.TALLY
     )

@@ -12,26 +12,38 @@ from typing import Final
 from protocols.actions import Kind, Shortcut, Side
 from protocols.addr import Ip4, parse_ip
 from relay.fastpath.kernel import KernelFastPath
-from tests.bench import contenders
+from tests.bench import contenders, latency
 from tests.bench.callers import Callers
 from tests.bench.contenders import GATEWAY_CORE, KERNEL, Contender
-from tests.bench.lanes import Direction, Ends, Sample
+from tests.bench.lanes import Direction, Ends, Lane, Sample
 from tests.bench.netns import inside
 from tests.bench.packets import EspFlow
 from tests.bench.report import Report, Result, Section, thousands
 from tests.bench.setting import FIRST_CLIENT, SIZES, Setting
 from tests.bench.topology import CLIENTS, GATEWAY_WAN, PEERS
 from tests.bench.tunnels import Both, Tunnel, pairs
+from tests.bpf.kernel import Program
 
 #: The fast path's packets per second as multiples of nft's, with small packets, and of plain forwarding.
 OF_NFT: Final = 1.5
 OF_PLAIN: Final = 1.0
 #: Flows of the throughput tables, and of the one of many flows: with the last a packet may cost so much more.
 FLOWS: Final = 64
-CROWD: Final = (64, 4096, 65536)
+CROWD: Final = (1, 64, 4096, 65536)
 COST: Final = 1.15
+#: The contenders, in order.
+_NAMES: Final = ("fast path", "user space", "nft", "plain")
+#: Of the load while delays are measured.
+_LIGHT: Final = 0.2
+#: Packets of different flows that the program is run on by itself.
+_RUNS: Final = 2000
 #: Flows handed over in a second, at least.
 OFFLOADS: Final = 10_000
+#: What is measured of each protocol, what the targets are about first.
+_LOADS: Final = (
+    *((Direction.OUTBOUND, size) for size in SIZES),
+    (Direction.INBOUND, SIZES[0]),
+)
 #: Seconds until everything that was set up has been handed over.
 _SETTLE: Final = 0.5
 _NATT_CLIENTS: Final = tuple(f"10.1.1.{n}" for n in range(1, FLOWS + 1))
@@ -63,7 +75,9 @@ class FastPath:
             groups["ESP"].append((contender, esp))
             groups["UDP 4500"].append((contender, sides.natt(_NATT_CLIENTS, PEERS[0])))
         time.sleep(_SETTLE)
-        report.sections.append(self._throughput(groups))
+        throughput, fastest = self._throughput(groups)
+        report.sections.append(throughput)
+        report.sections.append(self._latency(groups["GRE"], fastest * _LIGHT))
         report.sections.append(self._crowd())
 
     def _calls(self, contender: Contender) -> Sequence[Ends]:
@@ -72,27 +86,39 @@ class FastPath:
             raise RuntimeError(f"{contender.name}: {len(done.calls)} of {FLOWS} calls: {done.errors[:3]}")
         return done.calls
 
-    def _throughput(self, groups: dict[str, list[tuple[Contender, Sequence[Ends]]]]) -> Section:
+    def _throughput(self, groups: dict[str, list[tuple[Contender, Sequence[Ends]]]]) -> tuple[Section, float]:
+        """The table, and the fast path's peak with GRE's small packets outbound."""
         section = Section(
             "fastpath",
-            f"Packets per second at the peak, outbound, {FLOWS} flows",
+            f"Packets per second at the peak, {FLOWS} flows",
             [
                 "protocol, octets",
-                "fast path",
-                "user space",
-                "nft",
-                "plain",
+                *_NAMES,
                 "/ nft",
                 "/ plain",
                 "daemon's CPU",
             ],
         )
+        best: dict[str, Sequence[Sample]] = {}
         for name, through in groups.items():
-            for size in SIZES:
-                peaks = self.setting.peaks(through, Direction.OUTBOUND, size)
-                section.results.append(_row(name, size, [peak.best() for peak in peaks]))
+            for direction, size in _LOADS:
+                peaks = self.setting.peaks(through, direction, size)
+                found = [peak.best() for peak in peaks]
+                best.setdefault(name, found)
+                section.results.append(_row(f"{name} {direction.value}", size, found))
         section.notes.append(f"targets: {OF_NFT} × nft at {SIZES[0]} octets, {OF_PLAIN} × plain")
         section.notes.append(f"fast path, nft, plain: {KERNEL}")
+        return section, best["GRE"][0].received
+
+    def _latency(self, through: Sequence[tuple[Contender, Sequence[Ends]]], rate: float) -> Section:
+        """Delays at a load that the fast path hardly notices."""
+        load, seconds = self.setting.load, self.setting.effort.probes
+        measured = [
+            (name, latency.delay(load, contender, ends, rate, seconds))
+            for name, (contender, ends) in zip(_NAMES, through, strict=True)
+        ]
+        section = latency.latency_section(measured, rate)
+        section.title = section.title.replace("vpnmasq's peak", "the fast path's peak")
         return section
 
     def _crowd(self) -> Section:
@@ -104,59 +130,95 @@ class FastPath:
                 "flows",
                 "packets/s",
                 "ns per packet",
-                "of the first",
+                "of 64 flows'",
+                "program alone, ns",
                 "handed over, per second",
                 "counters, ms",
             ],
         )
-        lanes, speeds, looks = [], [], []
-        for number in CROWD:
-            row = self.setting.stack.enter_context(contenders.plain(f"crowd{number}"))
-            with inside(row.row.gateway):
-                carrier = KernelFastPath(number, instance=f"bench{number}")
-            self.setting.stack.callback(functools.partial(_in, row.row.gateway, carrier.close))
-            with inside(row.row.gateway):
-                carrier.attach("eth0", Side.LAN)
-            began = time.perf_counter()
-            for index in range(number):
-                carrier.offload(index, _shortcut(index))
-            speeds.append(number / (time.perf_counter() - began))
-            tunnels = [Tunnel(_wire(index), _wire(index)) for index in range(number)]
-            lane = self.setting.lane(row, tunnels, Direction.OUTBOUND, SIZES[0])
-            lane.sample(None, 0.1)
-            began = time.perf_counter()
-            for _ in range(-(-number // 16384)):
-                list(carrier.changes())
-            looks.append(time.perf_counter() - began)
-            lanes.append(lane)
-        found: list[list[Sample]] = [[] for _ in lanes]
+        crowds = [self._many(number) for number in CROWD]
+        found: list[list[Sample]] = [[] for _ in crowds]
         for _ in range(max(3, self.setting.effort.rounds)):
-            for lane, samples in zip(lanes, found, strict=True):
-                samples.append(lane.sample(None, self.setting.effort.seconds))
+            for crowd, samples in zip(crowds, found, strict=True):
+                samples.append(crowd.lane.sample(None, self.setting.effort.seconds))
         costs = [1e9 / median(sample.received for sample in samples) for samples in found]
-        for number, cost, speed, look in zip(CROWD, costs, speeds, looks, strict=True):
-            ratio = cost / costs[0]
-            section.results.append(
-                Result(
-                    [
-                        str(number),
-                        thousands(1e9 / cost),
-                        f"{cost:.0f}",
-                        f"{ratio:.2f}",
-                        f"{speed:.0f}",
-                        f"{look * 1e3:.1f}",
-                    ],
-                    {"flows": number, "ns": cost, "ratio": ratio, "offloads": speed, "look": look},
-                    ratio <= COST and (number < CROWD[-1] or speed >= OFFLOADS),
-                )
-            )
+        few = costs[CROWD.index(FLOWS)]
+        section.results += [crowd.row(cost, cost / few) for crowd, cost in zip(crowds, costs, strict=True)]
         section.notes.append(
-            f"targets: at most {COST} × the first row's cost, {OFFLOADS} handed over a second"
+            f"targets: at most {COST} × the cost of {FLOWS} flows, {OFFLOADS} handed over a second; "
+            "program alone: BPF_PROG_TEST_RUN, each packet of another flow, the measuring included"
         )
         section.notes.append(
             "flat out, receive work and its cache on the gateway's core; counters: all that changed"
         )
         return section
+
+    def _many(self, number: int) -> "_Crowd":
+        """A row of its own with so many flows handed over."""
+        row = self.setting.stack.enter_context(contenders.plain(f"crowd{number}"))
+        with inside(row.row.gateway):
+            carrier = KernelFastPath(number, instance=f"bench{number}")
+        self.setting.stack.callback(functools.partial(_in, row.row.gateway, carrier.close))
+        with inside(row.row.gateway):
+            carrier.attach("eth0", Side.LAN)
+        began = time.perf_counter()
+        for index in range(number):
+            carrier.offload(index, _shortcut(index))
+        speed = number / (time.perf_counter() - began)
+        tunnels = [Tunnel(_wire(index), _wire(index)) for index in range(number)]
+        lane = self.setting.lane(row, tunnels, Direction.OUTBOUND, SIZES[0])
+        lane.sample(None, 0.1)
+        began = time.perf_counter()
+        for _ in range(-(-number // 16384)):
+            list(carrier.changes())
+        look = time.perf_counter() - began
+        with inside(row.row.gateway):
+            return _Crowd(number, lane, speed, look, _alone(carrier, number))
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """So many flows that the kernel carries: the load of them, and what else was measured.
+
+    ``speed``: handed over in a second; ``look``: seconds to read all back; ``alone``: nanoseconds of the
+    program by itself.
+    """
+
+    number: int
+    lane: Lane
+    speed: float
+    look: float
+    alone: float
+
+    def row(self, cost: float, ratio: float) -> Result:
+        """Its line; ``cost``: nanoseconds of a packet, ``ratio``: that beside few flows."""
+        return Result(
+            [
+                str(self.number),
+                thousands(1e9 / cost),
+                f"{cost:.0f}",
+                f"{ratio:.2f}",
+                f"{self.alone:.0f}",
+                f"{self.speed:.0f}",
+                f"{self.look * 1e3:.1f}",
+            ],
+            {
+                "flows": self.number,
+                "ns": cost,
+                "ratio": ratio,
+                "alone": self.alone,
+                "offloads": self.speed,
+                "look": self.look,
+            },
+            ratio <= COST and (self.number < CROWD[-1] or self.speed >= OFFLOADS),
+        )
+
+
+def _alone(carrier: KernelFastPath, number: int) -> float:
+    """Nanoseconds that the program takes for a packet, by itself; the median over packets of many flows."""
+    program = Program(carrier)
+    packets = [_wire(index * 7919 % number).packet(SIZES[0]) for index in range(_RUNS)]
+    return median(program.run(Side.LAN, packet).duration for packet in packets)
 
 
 def _row(name: str, size: int, best: Sequence[Sample]) -> Result:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Final
 
-from tests.bench.callers import Call
 from tests.bench.contenders import Contender
 from tests.bench.generator import Generator
+from tests.bench.lanes import Ends
 from tests.bench.netns import inside
 from tests.bench.packets import frames
 from tests.bench.report import Result, Section, thousands
@@ -52,7 +52,7 @@ class Delay:
 
 
 def delay(
-    generator: Generator, contender: Contender, calls: Sequence[Call], rate: float, seconds: float
+    generator: Generator, contender: Contender, calls: Sequence[Ends], rate: float, seconds: float
 ) -> Delay:
     """Probe one contender while ``rate`` packets a second pass through it."""
     names = contender.row
@@ -76,19 +76,19 @@ def delay(
     return Delay(cuts[49], cuts[98], 1 - len(delays) / len(sent))
 
 
-def latency_section(measured: Sequence[tuple[Contender, Delay]], rate: float) -> Section:
-    """The table of delays."""
+def latency_section(measured: Sequence[tuple[str, Delay]], rate: float) -> Section:
+    """The table of delays, by contender."""
     section = Section(
         "latency",
         f"Delay through the gateway at {thousands(rate)} packets/s (20 % of vpnmasq's peak)",
         ["contender", "p50 µs", "p99 µs", "lost"],
     )
-    for contender, found in measured:
+    for name, found in measured:
         section.results.append(
             Result(
-                [contender.name, f"{found.median * 1e6:.0f}", f"{found.p99 * 1e6:.0f}", f"{found.lost:.1%}"],
+                [name, f"{found.median * 1e6:.0f}", f"{found.p99 * 1e6:.0f}", f"{found.lost:.1%}"],
                 {
-                    "contender": contender.name,
+                    "contender": name,
                     "p50_us": found.median * 1e6,
                     "p99_us": found.p99 * 1e6,
                     "lost": found.lost,

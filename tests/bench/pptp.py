@@ -109,7 +109,7 @@ class Pptp:
             contender, calls = self.standing[key]
             measured.append(
                 (
-                    contender,
+                    contender.name,
                     latency.delay(self.setting.load, contender, calls, rate, self.setting.effort.probes),
                 )
             )

@@ -17,6 +17,7 @@ from tests.lab import gateways, pptp
 from tests.lab.gateways import Session
 from tests.lab.hosts import Guest
 from tests.lab.keying import Keying, Tunnel, finished
+from tests.lab.machine import LabError
 from tests.lab.network import Network
 from tests.lab.traffic import ping, transfer
 
@@ -34,14 +35,16 @@ CLIENT_INSIDE: Final = "172.16.1."
 K = TypeVar("K", bound=Keying)
 
 
-def config(ipsec: str = "", source: str = "keep") -> str:
+def config(ipsec: str = "", source: str = "keep", *, fastpath: bool = True) -> str:
     """Clients inside to two hosts outside, of which one may also call the server inside."""
+    kernel = f"fastpath = {str(fastpath).lower()}"
     return f"""
 [[masquerade]]
 name = "staff"
 clients = ["10.0.0.0/29"]
 servers = ["{SERVER}", "{CALLER}"]
 proto = ["pptp", "ipsec"]
+{kernel}
 
 [[expose]]
 name = "office"
@@ -49,6 +52,7 @@ server = "{EXPOSED}"
 proto = ["pptp", "ipsec"]
 allow = ["{CALLER}"]
 source = "{source}"
+{kernel}
 
 [ipsec]
 {ipsec}
@@ -124,9 +128,9 @@ class Lab(Generic[K]):
         end.down(name)
 
     @contextmanager
-    def configured(self, ipsec: str = "", source: str = "keep") -> Iterator[None]:
+    def configured(self, ipsec: str = "", source: str = "keep", *, fastpath: bool = True) -> Iterator[None]:
         """Run the gateway with another configuration for a while."""
-        self.gateway.reload(config(ipsec, source))
+        self.gateway.reload(config(ipsec, source, fastpath=fastpath))
         try:
             yield
         finally:
@@ -146,6 +150,13 @@ class Lab(Generic[K]):
     def sessions(self, protocol: str) -> list[Session]:
         """Return the sessions of a protocol."""
         return [session for session in self.gateway.sessions() if session["protocol"] == protocol]
+
+    def carried(self, protocol: str) -> bool:
+        """Return whether the kernel carries all sessions of a protocol; raise LabError when it does some."""
+        found = {session["fastpath"] for session in self.sessions(protocol)}
+        if len(found) != 1:
+            raise LabError(f"the kernel carries some {protocol} sessions: {self.sessions(protocol)}")
+        return bool(found.pop())
 
     def inside(self, protocol: str) -> list[str]:
         """Return whose sessions of a protocol those are that stand, by their addresses inside."""

@@ -142,9 +142,11 @@ def test_a_rule_keeps_its_flows_out_and_lets_them_in_again(house: House) -> None
     house.kept_out.clear()
     house.offloads.reconsider()
     assert house.offloads.take() == [Offload(1, flow.shortcut)]
+    house.kernel[1] = (3, 300, 7.0, 40)
     house.kept_out.add("staff")
     house.offloads.reconsider()
     assert house.offloads.take() == [Unload(1)]
+    assert (flow.packets, flow.octets) == (3, 300)
 
 
 def test_where_there_is_no_fast_path_nothing_is_offered(house: House) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from tests.bpf.kernel import built
 from tests.lab.capture import all_esp_crossed, capturing, sources
 from tests.lab.keying import Tunnel, finished
 from tests.lab.libreswan import Authority, Libreswan, with_certificate
@@ -115,13 +116,15 @@ def answered(client: Libreswan) -> bool:
     return pings((client, SERVER_INSIDE), count=1) == [0]
 
 
-def test_four_clients_of_one_server(lab: LibreswanLab) -> None:
+@pytest.mark.parametrize("fastpath", [True, False], ids=["in the kernel", "in user space"])
+def test_four_clients_of_one_server(lab: LibreswanLab, fastpath: bool) -> None:
     before = lab.gateway.drops()
     clients = lab.clients
-    with lab.tunnels("v2", *clients):
+    with lab.configured(fastpath=fastpath), lab.tunnels("v2", *clients):
         assert pings(*((client, SERVER_INSIDE) for client in clients)) == [0] * 4
         assert pings(*((lab.server, client.inside) for client in clients)) == [0] * 4
         lab.transfers(*((client, lab.server) for client in clients), octets=BULK // 2)
+        assert lab.carried("esp") is (fastpath and not built())
         assert sorted(session["client"] for session in lab.sessions("esp")) == list(CLIENTS)
         assert lab.inside("isakmp") == list(CLIENTS)
         assert {session["peer"] for session in lab.sessions("isakmp")} == {SERVER}

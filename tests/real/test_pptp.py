@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.bpf.kernel import built
 from tests.lab import gateways
 from tests.lab.gateways import Gateway, Session
 from tests.lab.hosts import Guest
@@ -31,14 +32,16 @@ BULK: Final = 1_000_000
 LONG: Final = 6_000_000
 
 
-def config(source: str = "keep", more: str = "") -> str:
+def config(source: str = "keep", more: str = "", *, fastpath: bool = True) -> str:
     """Clients inside to one server outside, one caller outside to one server inside."""
+    kernel = f"fastpath = {str(fastpath).lower()}"
     return f"""
 [[masquerade]]
 name = "staff"
 clients = ["10.0.0.0/24"]
 servers = ["{SERVER}"]
 proto = ["pptp"]
+{kernel}
 
 [[expose]]
 name = "office"
@@ -46,6 +49,7 @@ server = "{EXPOSED}"
 proto = ["pptp"]
 allow = ["{CALLER}"]
 source = "{source}"
+{kernel}
 {more}
 """
 
@@ -116,7 +120,9 @@ def test_one_client_reaches_a_server_outside(lab: Lab) -> None:
     lab.no_session_is_left()
 
 
-def test_three_clients_reach_one_server_at_once(lab: Lab) -> None:
+@pytest.mark.parametrize("fastpath", [True, False], ids=["in the kernel", "in user space"])
+def test_three_clients_reach_one_server_at_once(lab: Lab, fastpath: bool) -> None:
+    lab.gateway.reload(config(fastpath=fastpath))
     with lab.calls(*lab.clients):
         pings = [ping(client.host, lab.server.inside) for client in lab.clients]
         assert [one.lost() for one in pings] == [0, 0, 0]
@@ -128,6 +134,7 @@ def test_three_clients_reach_one_server_at_once(lab: Lab) -> None:
             one.finish()
         assert lab.server.clients() == [WAN_ADDRESS] * 3
         sessions = lab.established()
+        assert {session["fastpath"] for session in sessions} == {fastpath and not built()}
         assert sorted(session["client"] for session in sessions) == sorted(CLIENTS)
         assert len({session["call_ids"]["gateway"] for session in sessions}) == 3
 
@@ -211,6 +218,24 @@ def test_a_reload_in_the_middle_of_a_transfer_loses_nothing(lab: Lab) -> None:
         [after] = lab.established()
         assert (after["id"], after["call_ids"]) == (before["id"], before["call_ids"])
         assert lab.gateway.drops() == drops
+    lab.no_session_is_left()
+
+
+def test_a_transfer_goes_on_while_its_call_moves_in_and_out_of_the_kernel(lab: Lab) -> None:
+    """MPPE throws away what comes too late, and both ends notice when it was much."""
+    client = lab.clients[0]
+    with lab.calls(client):
+        drops = lab.gateway.drops()
+        moving = transfer(client.host, lab.server.host, lab.server.inside, LONG)
+        moves = 0
+        while moving.running() and moves < 20:
+            moves += 1
+            lab.gateway.reload(config(fastpath=moves % 2 == 0))
+        moving.finish()
+        assert moves > 1
+        assert lab.gateway.drops() == drops
+        lab.gateway.reload(config())
+        assert ping(client.host, lab.server.inside).lost() == 0
     lab.no_session_is_left()
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.bpf.kernel import built
 from tests.lab.capture import all_esp_crossed, capturing
 from tests.lab.keying import Tunnel, finished
 from tests.lab.machine import missing, until
@@ -87,13 +88,15 @@ def answered(lab: StrongswanLab, *ways: tuple[Strongswan, str]) -> None:
         all_esp_crossed(capture, WAN_ADDRESS)
 
 
-def test_four_clients_of_one_server(lab: StrongswanLab) -> None:
+@pytest.mark.parametrize("fastpath", [True, False], ids=["in the kernel", "in user space"])
+def test_four_clients_of_one_server(lab: StrongswanLab, fastpath: bool) -> None:
     before = lab.gateway.drops()
     clients = lab.clients
-    with lab.tunnels("t", *clients):
+    with lab.configured(fastpath=fastpath), lab.tunnels("t", *clients):
         answered(lab, *((client, SERVER_INSIDE) for client in clients))
         answered(lab, *((lab.server, client.inside) for client in clients))
         lab.transfers(*((client, lab.server) for client in clients), octets=BULK)
+        assert lab.carried("natt") is (fastpath and not built())
         assert lab.inside("natt") == list(CLIENTS)
         assert lab.gateway.drops() == before
 

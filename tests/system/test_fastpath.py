@@ -2,14 +2,18 @@
 
 import contextlib
 import functools
+import select
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 
 from tests.bpf.kernel import built
-from tests.system.home import CLIENT, PEER, PUBLIC, RULES, Daemon, Home, Tunnel, until
+from tests.system.home import CLIENT, GRE, PEER, PUBLIC, RULES, SILENCE, Daemon, Home, Tunnel, until
 
 pytestmark = pytest.mark.skipif(bool(built()), reason=built())
 
@@ -136,3 +140,111 @@ def test_what_may_not_load_a_program_says_so_and_works(house: Home, listening: s
     daemon = house.run(RULES, "--set", "fastpath.mode=require", wait=False, under=bounds)
     assert daemon.ends() == 77
     assert "CAP_BPF is missing" in daemon.log()
+
+
+class Flood:
+    """Numbered packets of a call one way, at a steady pace, until it is stopped; and what became of them."""
+
+    #: Seconds between two packets.
+    PACE: Final = 0.001
+
+    def __init__(self, send: Callable[[int], None], receiver: socket.socket) -> None:
+        self._send = send
+        self._receiver = receiver
+        self._end = threading.Event()
+        self.sent = 0
+        self.got: list[int] = []
+        self._threads = [threading.Thread(target=run) for run in (self._sends, self._receives)]
+        for thread in self._threads:
+            thread.start()
+
+    def _sends(self) -> None:
+        while not self._end.wait(self.PACE):
+            self._send(self.sent)
+            self.sent += 1
+
+    def _receives(self) -> None:
+        while not self._end.is_set() or len(self.got) < self.sent:
+            if not select.select([self._receiver], [], [], SILENCE)[0]:
+                if self._end.is_set():
+                    return
+                continue
+            packet = self._receiver.recv(65536)
+            if packet[9] == GRE:
+                self.got.append(int.from_bytes(packet[28:32]))
+
+    def has_got(self, number: int) -> bool:
+        """Whether so many packets have arrived."""
+        return len(self.got) >= number
+
+    def stop(self) -> None:
+        """Send no more, and wait until the last one has arrived or nothing comes any more."""
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def late(self) -> list[int]:
+        """What came after a packet that was sent later."""
+        found, highest = [], -1
+        for number in self.got:
+            if number < highest:
+                found.append(number)
+            highest = max(highest, number)
+        return found
+
+
+def test_calls_move_back_and_forth_under_traffic_and_lose_nothing(
+    house: Home, listening: socket.socket
+) -> None:
+    """Each packet arrives, once; what the kernel overtakes is what came in the moment of a move."""
+    moves = 6
+    daemon = house.run(RULES)
+    config = daemon.directory / "vpnmasq.toml"
+    tunnel = house.tunnel(house.client, PEER, listening)
+    until(lambda: flows(daemon) == 2)
+    client, peer = house.raw(house.client), house.raw(house.peer)
+    floods = [
+        Flood(lambda number: client.send(CLIENT, PEER, tunnel.server_id, seq=number), peer.sock),
+        Flood(lambda number: peer.send(PEER, PUBLIC, tunnel.client_id, seq=number), client.sock),
+    ]
+    try:
+        for turn in range(moves):
+            rules, carried = ((KEPT_OUT, 0), (RULES, 2))[turn % 2]
+            config.write_text(house.configuration(rules, daemon.directory))
+            assert daemon.command("reload").returncode == 0
+            until(functools.partial(carries, daemon, carried))
+            for flood in floods:
+                until(functools.partial(flood.has_got, len(flood.got) + 100))
+    finally:
+        for flood in floods:
+            flood.stop()
+    for flood in floods:
+        assert sorted(flood.got) == list(range(flood.sent))
+        assert len(flood.late()) <= moves // 2, flood.late()
+    (session,) = daemon.document("sessions")["sessions"]
+    # What passes in the very moment of a move back is not counted.
+    for flood, counted in zip(
+        floods, (session["packets"][way] for way in ("outbound", "inbound")), strict=True
+    ):
+        assert flood.sent - moves // 2 <= counted <= flood.sent
+    assert daemon.stop() == 0
+
+
+def test_a_call_is_the_kernels_ten_milliseconds_after_it_stands(
+    house: Home, listening: socket.socket
+) -> None:
+    """Most times: a machine that does other things as well may be late."""
+    daemon = house.run(RULES)
+    in_time, calls = 0, 9
+    client, peer = house.raw(house.client), house.raw(house.peer)
+    for _ in range(calls):
+        tunnel = house.tunnel(house.client, PEER, listening)
+        time.sleep(0.01)
+        before = read(daemon)
+        client.send(CLIENT, PEER, tunnel.server_id)
+        peer.receive()
+        in_time += read(daemon) == before
+        tunnel.client.sock.close()
+        tunnel.server.sock.close()
+    assert in_time > calls // 2
+    assert daemon.stop() == 0
