@@ -11,6 +11,7 @@ In order of priority, at each wake-up of a socket:
    it cost us anything, and counted there.
 """
 
+import asyncio
 import errno
 import os
 import socket
@@ -51,6 +52,9 @@ from relay.sockets.splices import Splices
 from relay.sockets.strangers import Strangers
 from relay.sockets.streams import Streams
 from relay.wakeup import Wakeup
+
+#: Of what may wait its turn, how many actions are carried out before packets get theirs.
+_TURN = 64
 
 #: How often a socket is read before flows are handed to the kernel, at most.
 _ROUNDS = 8
@@ -96,6 +100,9 @@ class Datapath:
     _wakeup: Wakeup = field(init=False)
     _queue: deque[Action] = field(default_factory=deque)
     _performing: bool = False
+    #: What waits for its turn.
+    _patient: deque[Action] = field(default_factory=deque)
+    _turn: asyncio.Handle | None = None
 
     def __post_init__(self) -> None:
         self.recovery = Recovery(self.clock)
@@ -198,6 +205,27 @@ class Datapath:
         if not self._performing:
             self._follow()
 
+    def perform_in_turns(self, actions: list[Action]) -> None:
+        """Carry out what may end thousands of sessions at once, with turns for packets in between.
+
+        What waits is told to streams that end and to observers of sessions that have ended: of both the core
+        asks nothing any more, so nothing can come before its time. Everything else is carried out now.
+        """
+        ending = {action.stream for action in actions if isinstance(action, StreamClose)}
+        urgent: list[Action] = []
+        for action in actions:
+            words = isinstance(action, StreamWrite | StreamClose) and action.stream in ending
+            (self._patient if words or isinstance(action, SessionClosed) else urgent).append(action)
+        self.perform(urgent)
+        if self._turn is None:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self.perform([self._patient.popleft() for _ in range(min(_TURN, len(self._patient)))])
+        if self._patient:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+
     def _follow(self) -> None:
         self._wakeup.follow(self.gateway.next_deadline())
 
@@ -251,5 +279,7 @@ class Datapath:
             self.gateway.drops[Reason.SEND_FAILED] += 1
 
     def stop(self) -> None:
-        """Follow no deadline any more."""
+        """Follow no deadline any more; what waits for its turn is dropped."""
         self._wakeup.cancel()
+        if self._turn is not None:
+            self._turn.cancel()

@@ -119,9 +119,12 @@ class Follower:
 
     async def _live_at(self, before: Uplink, now: Uplink, since: float) -> None:
         service, clock = self.service, self.service.clock
+        moved = (now.address, now.interface.name) != (before.address, before.interface.name)
+        if moved:
+            service.datapath.recovery.changed(since, usable=now.address is not None)
         if now.addresses != before.addresses:
-            service.datapath.perform(service.gateway.address_changed(now.addresses, now=clock()))
-        if (now.address, now.interface.name) == (before.address, before.interface.name):
+            service.datapath.perform_in_turns(service.gateway.address_changed(now.addresses, now=clock()))
+        if not moved:
             return
         shown = None if now.address is None else show_ip(now.address)
         if now.address != before.address:
@@ -129,7 +132,7 @@ class Follower:
             service.feed.address_changed(now.interface.name, service.wan.address, shown)
         service.wan = WanStatus(now.interface.name, shown, clock(), service.wan.changes + 1)
         await service.station.change(self.plan)
-        service.datapath.recovery.changed(since, usable=now.address is not None)
+        service.datapath.recovery.done()
         self.spawn(self.send_again())
         if now.address is not None:
             self.arrived()

@@ -9,7 +9,7 @@ class Recovery:
     """The last change of the public address. Times are seconds from the kernel's message."""
 
     clock: Callable[[], float]
-    #: Until sockets, filters and the core used the new address; None before the first change.
+    #: Until sockets, filters and the core used the new address; None before.
     served: float | None = None
     #: Until the first packet was forwarded after that; None while nobody has sent one.
     first_packet: float | None = None
@@ -17,10 +17,13 @@ class Recovery:
     _pending: bool = False
 
     def changed(self, since: float, *, usable: bool) -> None:
-        """All is done that follows from a change that the kernel told at ``since`` (loop's clock)."""
+        """The core lives by a change that the kernel told at ``since`` (loop's clock)."""
         self._since, self._pending = since, usable
-        self.first_packet = None
-        self.served = self.clock() - since
+        self.served = self.first_packet = None
+
+    def done(self) -> None:
+        """All is done that follows from the change."""
+        self.served = self.clock() - self._since
 
     def sent(self, packets: int) -> None:
         """So many packets were forwarded; called once for a batch."""

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.bench import lanes
+from tests.bench.address import Address
 from tests.bench.callers import callers
 from tests.bench.contenders import GATEWAY_CORE, GENERATOR_CORE
 from tests.bench.fastpath import FastPath
@@ -24,7 +25,7 @@ def main() -> int:
     """Measure and print; 0 even where a target is missed, which is for people to judge."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "protocol", nargs="?", choices=["pptp", "ipsec", "forward", "fastpath"], default="pptp"
+        "protocol", nargs="?", choices=["pptp", "ipsec", "forward", "fastpath", "address"], default="pptp"
     )
     parser.add_argument("--quick", action="store_true", help="under a minute, fewer sessions, rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
@@ -55,6 +56,8 @@ def _measure(arguments: argparse.Namespace) -> int:
         setting = Setting(effort, load, stack, directory)
         if arguments.protocol == "forward":
             Forward(setting).run(report)
+        elif arguments.protocol == "address":
+            Address(setting, ends).run(report)
         elif arguments.protocol == "fastpath":
             FastPath(setting, ends).run(report)
         else:

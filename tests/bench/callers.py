@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Final, cast
@@ -42,6 +42,11 @@ CONCURRENT: Final = 64
 #: Seconds the set-up of all calls may take before it counts as failed.
 PATIENCE: Final = 60.0
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
+
+
+def wall_clock() -> float:
+    """The clock of the kernel's stamps, which all processes share."""
+    return time.clock_gettime(time.CLOCK_REALTIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +119,9 @@ class _Server(_Control):
 
 
 class _Client(_Control):
-    def __init__(self, numbers: Sequence[int]) -> None:
+    def __init__(self, numbers: Sequence[int], lost: Callable[[], None]) -> None:
         super().__init__()
+        self._lost = lost
         self._numbers = numbers
         self._peer_call_ids: list[int] = []
         #: The peer's Call ID of each call, when all stand.
@@ -138,6 +144,7 @@ class _Client(_Control):
             super().heard(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
         if not self.answered.done():
             self.answered.set_exception(ConnectionError(str(exc or "closed before the calls stood")))
 
@@ -164,6 +171,9 @@ class _Ends:
         self._next_number = 0
         self._clients: list[_Client] = []
         self._servers: asyncio.Server | None = None
+        #: How many connections of clients have ended, and when the last one did (wall clock).
+        self._lost = 0
+        self._last_lost = 0.0
 
     async def listen(self) -> None:
         with inside(self._wan):
@@ -196,6 +206,17 @@ class _Ends:
             errors.append(f"not done within {PATIENCE:g} s")
         return Established(calls, time.perf_counter() - start, errors)
 
+    async def ended(self) -> float:
+        """Wait for the end of every client's connection; when the last one ended (wall clock)."""
+        async with asyncio.timeout(PATIENCE):
+            while self._lost < len(self._clients):
+                await asyncio.sleep(0.1)
+        return self._last_lost
+
+    def _lose(self) -> None:
+        self._lost += 1
+        self._last_lost = wall_clock()
+
     async def _connect(self, address: int, calls: int) -> list[Call]:
         client = show_ip(address)
         peer = self._peers[address % len(self._peers)]
@@ -207,7 +228,7 @@ class _Ends:
         sock.bind((client, 0))
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, (peer, PORT))
-        _, protocol = await loop.create_connection(lambda: _Client(numbers), sock=sock)
+        _, protocol = await loop.create_connection(lambda: _Client(numbers, self._lose), sock=sock)
         peer_call_ids = await protocol.answered
         self._clients.append(protocol)
         seen = [self._seen.calls[number] for number in numbers]
@@ -228,6 +249,14 @@ class Callers:
         self._pipe.send((row, first, connections, calls_each))
         answer: object = self._pipe.recv()
         if not isinstance(answer, Established):
+            raise RuntimeError(f"callers: {answer}")
+        return answer
+
+    def ended(self, row: Row) -> float:
+        """Wait until the gateway has ended all calls of a row; when the last client knew (wall clock)."""
+        self._pipe.send((row, "", 0, 0))
+        answer: object = self._pipe.recv()
+        if not isinstance(answer, float):
             raise RuntimeError(f"callers: {answer}")
         return answer
 
@@ -275,8 +304,10 @@ async def _obey(pipe: Connection) -> None:
             return
         here = ends.setdefault(row.lan, _Ends(row))
         try:
-            answer: object = await here.establish(first, connections, calls_each)
-        except OSError as error:
-            answer = str(error)
+            answer: object = (
+                await here.establish(first, connections, calls_each) if first else await here.ended()
+            )
+        except (OSError, TimeoutError) as error:
+            answer = str(error) or "not in time"
         os.set_blocking(pipe.fileno(), True)  # which add_reader has changed, and send cannot bear
         pipe.send(answer)

@@ -146,12 +146,14 @@ def vpnmasq(
     core: int,
     profile: Path | None = None,
     mode: str = "off",
+    on_change: str = "close",
 ) -> Iterator[Contender]:
     """The daemon, configured not to limit what is measured; ``mode``: of its fast path."""
     with stand(name, placement) as names:
         socket = directory / f"{name}.sock"
         config = directory / f"{name}.toml"
-        config.write_text(configuration(f"bench-{name}", _RULES, socket, fastpath=mode))
+        rules = f'{_RULES}\n[dynamic]\non_change = "{on_change}"\n'
+        config.write_text(configuration(f"bench-{name}", rules, socket, fastpath=mode))
         program: tuple[str, ...] = ("-m", "tests.bench.sampler", str(profile)) if profile else ("-m", "relay")
         command = (sys.executable, *program, "run", "-c", str(config))
         with daemon(names.gateway, core, command) as pid:

@@ -140,6 +140,10 @@ class Both:
                 self.cross(ready[at : at + AT_ONCE], by_client=by_client)
         return time.perf_counter() - start
 
+    def send(self, frame: bytes) -> None:
+        """Send one frame from the LAN, and wait for nothing."""
+        self._lan.send(frame)
+
     def cross(self, ready: Sequence[bytes], *, by_client: bool) -> None:
         """Send frames from one side and wait until as many have come to the other."""
         sock, counter = (self._lan, self._wan_counter) if by_client else (self._wan, self._lan_counter)

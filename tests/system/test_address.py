@@ -159,6 +159,28 @@ def test_when_the_address_changes_its_sessions_end_and_new_ones_work(house: Home
     assert wan["served_seconds"] <= wan["first_packet_seconds"]
 
 
+def test_of_many_calls_every_client_is_told(house: Home) -> None:
+    """Of more than are told in one turn."""
+    daemon = house.run(f"{RULES}\n[limits]\nsessions_per_client = 1000\nnew_per_second = 1000\n")
+    clients = []
+    with answering(house, house.peer) as listening:
+        for _ in range(150):
+            client = house.dial(house.client, PEER)
+            server = house.accept(listening)
+            client.says(messages.StartRequest())
+            server.hears(messages.StartRequest)
+            server.says(messages.StartReply(result=1))
+            client.hears(messages.StartReply)
+            clients.append(client)
+        disconnect(house)
+        connect(house, SECOND_PUBLIC)
+        for client in clients:
+            client.hears(messages.StopRequest)
+            assert client.sock.recv(100) == b""
+    until(lambda: not daemon.document("sessions")["sessions"])
+    assert carries(house, call(house, house.client, PEER, house.peer))
+
+
 def test_two_changes_in_a_row_and_the_old_address_again(house: Home) -> None:
     daemon = house.run()
     for address in (SECOND_PUBLIC, THIRD_PUBLIC, PUBLIC):
