@@ -130,8 +130,9 @@ class Follower:
         if now.address != before.address:
             _log.info("address changed", interface=now.interface.name)
             service.feed.address_changed(now.interface.name, service.wan.address, shown)
-        service.wan = WanStatus(now.interface.name, shown, clock(), service.wan.changes + 1)
         await service.station.change(self.plan)
+        # Only now: who reads it in the status may rely on it.
+        service.wan = WanStatus(now.interface.name, shown, clock(), service.wan.changes + 1)
         service.datapath.recovery.done()
         self.spawn(self.send_again())
         if now.address is not None:
