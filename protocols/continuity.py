@@ -1,7 +1,7 @@
 """What survives a restart: each tracker's part of a snapshot, and back to where it belongs."""
 
 from collections.abc import Iterator, Set
-from typing import Any
+from typing import Any, Final
 
 from protocols.actions import Action, StreamClose
 from protocols.esp.tracker import EspTracker
@@ -12,6 +12,9 @@ from protocols.snapshot import Snapshot, values
 from protocols.snapshot.classes import SCHEMA
 from protocols.snapshot.graph import Record, SnapshotError
 from protocols.udpflow import IpsecUdp
+
+#: Seconds since a snapshot in which nothing of importance can have been missed.
+_MISSED_NOTHING: Final = 0.5
 
 
 class Continuity:
@@ -60,6 +63,8 @@ class Continuity:
                 actions += self._adopt(part, record, streams, now)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"a record is not what it says ({error!r})") from error
+        if now - taken.now > _MISSED_NOTHING:
+            self._esp.survival.away(now=now)
         self._registry.in_order()
         known = self.streams() | {action.stream for action in actions if isinstance(action, StreamClose)}
         return [*actions, *(StreamClose(stream, abort=True) for stream in sorted(streams - known))]

@@ -14,6 +14,8 @@ from protocols.sessions import Session
 
 #: Round trips measured, of which the shortest counts.
 _ROUND_TRIPS = 16
+#: Open SPIs that went silent and are remembered, of each peer.
+_SHELVED = 256
 _LONG_AGO = float("-inf")
 
 
@@ -61,6 +63,8 @@ class Opening:
     exchange: tuple[int, ...] | None = None
     #: Whether its packets begin with the first: what was there before us owns no new inbound SPI.
     fresh: bool = True
+    #: Whether its outbound SPI has been in use and is silent: no later one belongs to it.
+    silent: bool = False
     outbound: Flow | None = None
     inbound: "Inbound | None" = None
 
@@ -73,8 +77,9 @@ class Contact:
     peer: "Peer"
     since: float
     session: EspSession | None = None
-    #: Whether its IKE has been seen from the beginning, so that new SPIs announce themselves.
-    watched: bool = False
+    #: Until when it may have agreed on pairs unseen: forever, while none of its IKE is seen, and never, if
+    #: that was seen from its beginning, so that new SPIs announce themselves.
+    missed: float = float("inf")
     #: When its last session ended.
     ended: float = _LONG_AGO
     ike_seen: float = _LONG_AGO
@@ -97,6 +102,11 @@ class Contact:
     def host(self) -> Ip4:
         """The inside host."""
         return self.relation.host
+
+    @property
+    def watched(self) -> bool:
+        """Whether its IKE has been seen from the beginning."""
+        return self.missed == _LONG_AGO
 
     @property
     def activity(self) -> Activity:
@@ -147,6 +157,7 @@ NO_EVIDENCE: "dict[Contact, Evidence]" = {}
 _NO_TIMES: list[float] = []
 #: Of all peers that have none; never changed.
 NONE_OPEN: "dict[int, Inbound]" = {}
+_NONE_SHELVED: dict[int, tuple[float, int]] = {}
 _NOBODY: dict[tuple[Ip4, int], float] = {}
 
 
@@ -175,8 +186,9 @@ class Inbound:
     #: As judged last: the candidates, likeliest first, and how likely the first one is the owner.
     ranking: Sequence[Contact] = ()
     likeliest: float = 0.0
-    #: Hosts that might own it too, and are too many to be asked.
+    #: Hosts that might own it too, and are too many to be asked; what all hosts not asked weigh.
     left_out: int = 0
+    beside: float = 0.0
     before: Contact | None = None
     #: Whether two hosts have it, so that both get everything for as long as it lives.
     shared: bool = False
@@ -192,6 +204,11 @@ class Inbound:
     def last_seen(self) -> float:
         """When its last packet came."""
         return self.arrived if self.flow is None else max(self.arrived, self.flow.last_seen)
+
+    @property
+    def number(self) -> int:
+        """The sequence number of its last packet."""
+        return self.sequence if self.flow is None else self.flow.sequence
 
     def close(self) -> None:
         """Ask no longer whose it is: what was asked takes no room."""
@@ -223,6 +240,12 @@ class Peer:
     #: Those of ``inbound`` that have no confirmed owner.
     open: dict[int, Inbound] = field(default_factory=lambda: NONE_OPEN)
     round_trips: tuple[float, ...] = ()
+    #: Until when hosts may have been here that we do not know of …
+    blind: float = _LONG_AGO
+    #: … unless the rules let nobody talk to it but an exposed server.
+    reserved: bool = False
+    #: Open SPIs that went silent: when they were first seen, and their last number.
+    shelved: dict[int, tuple[float, int]] = field(default_factory=lambda: _NONE_SHELVED)
     #: ``serialize``: the pair whose first answer everybody waits for.
     pending: "Pending | None" = None
     squelched: dict[tuple[Ip4, int], float] = field(default_factory=lambda: _NOBODY)
@@ -255,6 +278,14 @@ class Peer:
     def round_trip(self) -> float | None:
         """The shortest of the last round trips; None before the first."""
         return min(self.round_trips, default=None)
+
+    def shelve(self, inbound: Inbound) -> None:
+        """Remember that an SPI without an owner was here: what is agreed on later did not bring it about."""
+        if self.shelved is _NONE_SHELVED:
+            self.shelved = {}
+        self.shelved[inbound.spi] = inbound.first_seen, inbound.sequence
+        if len(self.shelved) > _SHELVED:
+            del self.shelved[next(iter(self.shelved))]
 
     def measured(self, seconds: float) -> None:
         """Take note of a round trip."""

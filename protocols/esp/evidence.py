@@ -51,8 +51,14 @@ _MOST_CHANCE: Final = 0.995
 
 #: A long stretch of misses is forgotten down to this: a tunnel may begin to talk after it only listened.
 _FLOOR: Final = -3.0
+#: What echoes may say on top of what the replies do: who talks to another host by way of the peer is
+#: echoed by that host's SPI, but has no reason to answer it.
+_ECHO_ALONE: Final = 4.0
+#: Seconds, and the share of its pauses, by which even a regular sender is early or late.
+_UNPUNCTUAL: Final = 0.002
+_UNSTEADY: Final = 0.005
 #: Packets remembered one by one.
-_REMEMBERED: Final = 8
+_REMEMBERED: Final = 16
 #: Of these so many tell how a host behaves lately.
 _ENOUGH: Final = 8
 
@@ -111,6 +117,21 @@ class Activity:
         span = now - recent[0]
         return covered / span if span > 0 else 1.0
 
+    def in_step(self, now: float) -> bool:
+        """Whether a packet now is no surprise: two earlier ones are as far apart as it is from the later one.
+
+        Two regular senders may keep step with each other for hours. Then what follows the one once follows it
+        always, and tells no more than that once.
+        """
+        recent = self.recent
+        for place in range(len(recent) - 1, 0, -1):
+            since = now - recent[place]
+            slack = max(_UNPUNCTUAL, since * _UNSTEADY)
+            earliest, latest = recent[place] - since - slack, recent[place] - since + slack
+            if since > slack and any(earliest <= sent <= latest for sent in recent[:place]):
+                return True
+        return False
+
     def chance_within(self, width: float, now: float) -> float:
         """The same for any width, by the nearest window's measure."""
         window = next((i for i, w in enumerate(ECHO) if w >= width), len(ECHO) - 1)
@@ -136,9 +157,9 @@ class Evidence:
     def log(self) -> float:
         """The natural logarithm of the evidence."""
         if self._known is None:
-            self._known = log_sum([*map(add, self._echo, _ECHO_SHARES)]) + log_sum(
-                [score - _REPLY_SHARE for score in self._reply]
-            )
+            echo = log_sum([*map(add, self._echo, _ECHO_SHARES)])
+            reply = log_sum([score - _REPLY_SHARE for score in self._reply])
+            self._known = reply + min(echo, max(reply, 0.0) + _ECHO_ALONE)
         return self._known
 
     def echo(self, window: int, activity: Activity, now: float) -> bool:
@@ -179,11 +200,11 @@ class Evidence:
         """
         if not self._open:
             return False
-        speaks = False
+        speaks, in_step = False, activity.in_step(now)
         for window, width in enumerate(REPLY):
             if self._open >> window & 1:
                 hit = now - asked[window] <= width
-                if not (hit and now - contested <= width):
+                if not (hit and (in_step or now - contested <= width)):
                     chance = activity.chance(_REPLY_AT + window, asked[window])
                     _observe(self._reply, window, hit, _REPLIED, chance)
                     speaks |= hit

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from protocols.actions import Action
 from protocols.bucket import TokenBucket
-from protocols.esp import codec, posterior
+from protocols.esp import codec, posterior, prior
 from protocols.esp.contacts import Contact, Inbound, Peer
 from protocols.esp.flows import FIRST_FEW, Flow
 from protocols.esp.ledger import Ledger
@@ -95,14 +95,15 @@ class Inquiry:
         if flow is None or inbound.told or sequence >= FIRST_FEW:
             return False
         self._ledger.flows.refresh(flow)
-        return posterior.FRESH_UP_TO < flow.sequence < _WRAPS_FROM
+        return prior.FRESH_UP_TO < flow.sequence < _WRAPS_FROM
 
     def reused(self, inbound: Inbound, *, now: float) -> list[Action]:
         """A confirmed SPI is used for a new Security Association: whose may be another host's."""
         owner = inbound.owner
         assert owner is not None
         inbound.first_seen, inbound.fresh = now, True
-        contacts = posterior.candidates(inbound.peer, inbound)
+        most = self._ledger.settings.most_candidates
+        contacts, inbound.beside, inbound.left_out = prior.candidates(inbound.peer, inbound, most)
         if owner not in contacts:
             contacts.append(owner)
         actions = self._ledger.widen(inbound, contacts, now=now)

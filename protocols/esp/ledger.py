@@ -1,29 +1,26 @@
-"""The book of contacts, sessions and SPIs: what is entered, confirmed, doubted and forgotten.
+"""The book of sessions and SPIs: what is entered, confirmed, doubted and forgotten.
 
 Nothing here decides whose an SPI is; it carries out what was decided.
 """
 
-from protocols import ipv4
 from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened, Side
 from protocols.addr import Ip4, contains, show_ip
 from protocols.admission import Admission
 from protocols.allocator import Random
-from protocols.deadlines import Deadlines
 from protocols.drops import Reason
-from protocols.esp import posterior, watcher
+from protocols.esp import prior, watcher
 from protocols.esp.contacts import Contact, EspSession, Inbound, Opening, PairState, Peer
-from protocols.esp.evidence import Evidence
 from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.memory import Memory
+from protocols.esp.roll import Roll
 from protocols.heeded import Heeded
 from protocols.ike.rules import Relation
-from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
 from protocols.sessions import State, Traffic
 
 
-class Ledger:
-    """Peers, their contacts, and their flows."""
+class Ledger(Roll):
+    """Sessions of contacts, and their flows."""
 
     def __init__(
         self,
@@ -33,85 +30,11 @@ class Ledger:
         random: Random,
         heeded: Heeded | None = None,
     ) -> None:
-        self.admission = admission
+        super().__init__(admission, heeded)
         self.flows = flows
-        self.peers: dict[Ip4, Peer] = {}
         self.memory = Memory()
-        #: Contacts without a session, the one unheard of for longest first.
-        self.dormant: dict[Contact, None] = {}
-        #: Contacts whose host knows the peer by an address of ours that other peers may have too.
-        self.behind: dict[tuple[Ip4, Ip4], list[Contact]] = {}
-        #: When to look at a contact or at an SPI without an owner again.
-        self.deadlines: Deadlines[Contact | Inbound] = Deadlines()
         self._registry = registry
         self._random = random
-        self._heeded = heeded or Heeded()
-
-    @property
-    def settings(self) -> Ipsec:
-        """The policy of now."""
-        return self.admission.policy.ipsec
-
-    # -- contacts --------------------------------------------------------------------------------------
-
-    def contact(self, relation: Relation, *, now: float) -> Contact:
-        """The contact of these two, a new one if there is none."""
-        peer = self.peers.get(relation.peer)
-        if peer is None:
-            peer = Peer(relation.peer)
-            self.enter(peer)
-        contact = peer.contacts.get(relation.host)
-        if contact is None:
-            contact = Contact(relation, peer, now)
-            peer.contacts[relation.host] = contact
-            self.dormant[contact] = None
-            self.deadlines.file(contact, now + min(self.settings.lifetime, self.settings.memory))
-            self.know(contact)
-            for inbound in peer.open.values():
-                if len(inbound.evidence) >= self.settings.most_candidates:
-                    inbound.left_out += 1
-                else:  # of a host that is new, nothing speaks against its being the owner
-                    inbound.evidence[contact] = Evidence()
-                    inbound.ranking = [*inbound.ranking, contact]
-            self._trim()
-        return contact
-
-    def enter(self, peer: Peer) -> None:
-        """Know a peer."""
-        self.peers[peer.address] = peer
-        self._heeded.heed(ipv4.ESP, peer.address)
-
-    def know(self, contact: Contact) -> None:
-        """Find the contact also by an address of ours that its host knows the peer by."""
-        relation = contact.relation
-        if relation.hidden or relation.seen == self.admission.addresses.wan:
-            self.behind.setdefault((relation.host, relation.seen), []).append(contact)
-
-    def _trim(self) -> None:
-        while len(self.dormant) > self.settings.most_remembered:
-            self.forget(next(iter(self.dormant)))
-
-    def forget(self, contact: Contact) -> None:
-        """Know nothing of a contact any more. It has no session."""
-        peer = contact.peer
-        if peer.contacts.get(contact.host) is not contact:
-            return
-        self.dormant.pop(contact, None)
-        self.deadlines.discard(contact)
-        del peer.contacts[contact.host]
-        for inbound in list(peer.open.values()):
-            if inbound.evidence.pop(contact, None) is not None:
-                inbound.ranking = [c for c in inbound.ranking if c is not contact]
-                if not inbound.evidence:
-                    self.drop_inbound(inbound)
-        key = (contact.host, contact.relation.seen)
-        if contact in self.behind.get(key, ()):
-            self.behind[key].remove(contact)
-            if not self.behind[key]:
-                del self.behind[key]
-        if not peer.contacts:
-            del self.peers[peer.address]
-            self._heeded.ignore(ipv4.ESP, peer.address)
 
     # -- sessions --------------------------------------------------------------------------------------
 
@@ -147,18 +70,17 @@ class Ledger:
     def close_session(self, contact: Contact, why: str, *, now: float) -> list[Action]:
         """End the contact's session and its flows; confirmed SPIs are up to the caller."""
         for flow in contact.outbound:
-            self.drop_outbound(contact, flow)
+            self.drop_outbound(contact, flow, now=now)
         for inbound in contact.inbound:
             self.drop_inbound(inbound)
         session = contact.session
         assert session is not None
         contact.session = None
-        contact.openings = [o for o in contact.openings if o.outbound is None and o.inbound is None]
         contact.ended = now
         self.dormant[contact] = None
         self.deadlines.file(contact, now + self.settings.memory)
         self._registry.remove(session)
-        self._trim()
+        self.trim(now)
         return [SessionClosed(session, why)]
 
     def move(self, contact: Contact) -> None:
@@ -220,12 +142,13 @@ class Ledger:
 
     # -- outbound SPIs ---------------------------------------------------------------------------------
 
-    def make_room(self, contact: Contact) -> list[Action]:
+    def make_room(self, contact: Contact, *, now: float) -> list[Action]:
         """Forget outbound SPIs of a contact, those silent longest, until there is room for another."""
         actions: list[Action] = []
         while len(contact.outbound) >= self.settings.most_outbound:
             self.read(contact)
-            self.drop_outbound(contact, min(contact.outbound, key=lambda flow: flow.last_seen))
+            oldest = min(contact.outbound, key=lambda flow: flow.last_seen)
+            self.drop_outbound(contact, oldest, now=now)
             pair = f"{show_ip(contact.host)} to {show_ip(contact.peer.address)}"
             actions.append(Drop(Reason.ESP_FORGOTTEN, pair))
         return actions
@@ -246,22 +169,22 @@ class Ledger:
         contact.outbound = (*contact.outbound, flow)
         session.outbound = _succeed(session.outbound, flow)
         session.spi_outbound = spi
-        waiting = [o for o in contact.openings if o.outbound is None and o.fresh == fresh]
+        waiting = [o for o in contact.openings if o.outbound is None and o.fresh == fresh and not o.silent]
         opening = waiting[-1] if waiting else None
         if opening is None:
             opening = Opening(now, fresh=fresh)
-            watcher.file(contact, opening)
+            watcher.file(contact, opening, now=now)
         opening.outbound = flow
         if opening.inbound is not None:
             self.carry(contact, flow)
         return flow
 
-    def drop_outbound(self, contact: Contact, flow: Flow) -> None:
+    def drop_outbound(self, contact: Contact, flow: Flow, *, now: float) -> None:
         """Forget an outbound SPI."""
         self.flows.hold(flow)
         contact.outbound = tuple(f for f in contact.outbound if f is not flow)
         contact.sampled = max(0, contact.sampled - flow.packets)
-        contact.openings = [o for o in contact.openings if o.outbound is not flow]
+        watcher.silenced(contact, flow, now=now)
         assert contact.session is not None
         contact.session.outbound = _retire(contact.session.outbound, flow)
 
@@ -276,11 +199,17 @@ class Ledger:
         """Enter an inbound SPI whose owner is open."""
         inbound = Inbound(spi, peer, now, fresh, arrived=now)
         peer.inbound[spi] = inbound
+        since, _ = peer.shelved.pop(spi, (now, 0))
+        inbound.first_seen = since
         peer.question(inbound)
-        contacts, most = posterior.candidates(peer, inbound), self.settings.most_candidates
-        inbound.open(contacts[:most])
-        inbound.left_out = max(0, len(contacts) - most)
+        self.ask(inbound)
         return inbound
+
+    def ask(self, inbound: Inbound) -> None:
+        """Begin to find out whose an SPI is."""
+        most = self.settings.most_candidates
+        contacts, inbound.beside, inbound.left_out = prior.candidates(inbound.peer, inbound, most)
+        inbound.open(contacts)
 
     def watch(self, inbound: Inbound, *, now: float) -> None:
         """Look at an SPI again when it may have gone silent without an owner."""
@@ -342,7 +271,7 @@ class Ledger:
             opening = able[-1] if able else None
         if opening is None:
             opening = Opening(now, fresh=inbound.fresh)
-            watcher.file(contact, opening)
+            watcher.file(contact, opening, now=now)
         opening.inbound = inbound
         if opening.outbound is not None:
             self.carry(contact, opening.outbound)
@@ -363,10 +292,7 @@ class Ledger:
 
     def drop_inbound(self, inbound: Inbound) -> None:
         """Forget an inbound SPI."""
-        peer = inbound.peer
-        peer.inbound.pop(inbound.spi, None)
-        peer.settle(inbound)
-        self.deadlines.discard(inbound)
+        self.drop_open(inbound)
         if inbound.owner is not None and inbound.flow is not None:
             self._detach(inbound, inbound.owner, inbound.flow)
 

@@ -58,7 +58,7 @@ class Lifetimes:
         if contact.session is None:
             seen = max(contact.since, contact.ike_seen, contact.ended)
             if seen + settings.memory <= now:
-                ledger.forget(contact)
+                ledger.forget(contact, now=now)
             else:
                 ledger.deadlines.file(contact, seen + settings.memory)
             return []
@@ -72,7 +72,7 @@ class Lifetimes:
         if contact.esp_seen() > idle:
             # Some of its pairs are older than the one in use: they have drained by now.
             for flow in [f for f in contact.outbound if f.last_seen <= idle]:
-                ledger.drop_outbound(contact, flow)
+                ledger.drop_outbound(contact, flow, now=now)
             for inbound in [i for i in contact.inbound if i.last_seen <= idle and not i.told]:
                 self._remember(inbound, contact, now)
                 ledger.drop_inbound(inbound)
@@ -84,7 +84,8 @@ class Lifetimes:
     def _remember(self, inbound: Inbound, owner: Contact, now: float) -> None:
         if not inbound.told:
             settings = self._ledger.settings
-            remembered = Remembered(owner.host, inbound.confidence, now + settings.memory)
+            until = now + settings.memory
+            remembered = Remembered(owner.host, inbound.confidence, until, inbound.number)
             self._ledger.memory.keep(
                 inbound.peer.address, inbound.spi, remembered, most=settings.most_remembered
             )
@@ -100,4 +101,5 @@ class Lifetimes:
             return []
         contacts = list(inbound.evidence)
         ledger.drop_inbound(inbound)
+        inbound.peer.shelve(inbound)
         return [action for contact in contacts for action in ledger.refresh(contact)]

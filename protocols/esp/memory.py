@@ -17,11 +17,12 @@ _AT_ONCE: Final = 256
 
 @dataclass(slots=True)
 class Remembered:
-    """Who owned an SPI, how surely, and until when that is kept."""
+    """Who owned an SPI, how surely, until when that is kept, and the last number of its packets."""
 
     host: Ip4
     confidence: float
     until: float
+    sequence: int = 0
 
 
 class Memory:

@@ -85,13 +85,14 @@ class Serialize:
         pending = peer.pending
         if pending is None:
             return None
-        answered = pending.opening.inbound is not None or pending.opening not in pending.contact.openings
+        opening = pending.opening
+        answered = opening.inbound is not None or opening.silent or opening not in pending.contact.openings
         if not answered and now < pending.until:
             return pending
         peer.pending = None
-        flow = pending.opening.outbound
+        flow = opening.outbound
         if not answered and flow is not None:
-            self._ledger.drop_outbound(pending.contact, flow)
+            self._ledger.drop_outbound(pending.contact, flow, now=now)
         return None
 
     def admit(self, contact: Contact, spi: int, *, now: float) -> Drop | None:
@@ -129,7 +130,7 @@ class Serialize:
             pending.until = now + self._block(peer)
             return None
         peer.pending = None
-        self._ledger.drop_outbound(contact, flow)
+        self._ledger.drop_outbound(contact, flow, now=now)
         for key in [k for k, until in peer.squelched.items() if until <= now]:
             del peer.squelched[key]
         peer.squelch(contact.host, flow.spi, now + settings.squelch)

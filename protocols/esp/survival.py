@@ -21,6 +21,8 @@ class Survival:
     def records(self) -> Iterator[tuple[Any, ...]]:
         """What is to survive a restart; something may happen between two of them."""
         ledger = self._ledger
+        if ledger.began is not None:
+            yield "looking", ledger.began, ledger.lost
         for peer in list(ledger.peers.values()):
             if ledger.peers.get(peer.address) is peer:
                 sessions = [c.session for c in peer.contacts.values() if c.session is not None]
@@ -32,13 +34,19 @@ class Survival:
 
     def adopt(self, kind: str, *record: Any) -> None:
         """Take in a record of before a restart."""
-        if kind == "peer":
+        if kind == "looking":
+            self._ledger.began, self._ledger.lost = record
+        elif kind == "peer":
             self._peer(*record)
         elif kind == "memory":
             ledger = self._ledger
             ledger.memory.take_in(*record, most=ledger.settings.most_remembered)
         else:
             self._tell(*record)
+
+    def away(self, *, now: float) -> None:
+        """Know that the records are of some time ago: tunnels may have been agreed on since."""
+        self._ledger.away(now=now)
 
     def _peer(self, peer: Peer, accounts: dict[str, Ip4]) -> None:
         ledger = self._ledger

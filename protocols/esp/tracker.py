@@ -13,7 +13,7 @@ from protocols.addr import Ip4, show_ip
 from protocols.admission import Admission
 from protocols.allocator import Random
 from protocols.drops import Reason
-from protocols.esp import codec, copies, inquiry, posterior, watcher
+from protocols.esp import codec, copies, inquiry, prior, watcher
 from protocols.esp.contacts import Contact, EspSession, Inbound, PairState, Peer
 from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.ledger import Ledger
@@ -134,8 +134,8 @@ class EspTracker:
         opened = self.ledger.open_session(contact, contact.host, now=now)
         if isinstance(opened, Reason):
             return [Drop(opened, f"{show_ip(contact.host)} to {show_ip(contact.peer.address)}")]
-        fresh = sequence <= posterior.FRESH_UP_TO
-        room = self.ledger.make_room(contact)
+        fresh = prior.is_fresh(contact.peer, sequence, now=now)
+        room = self.ledger.make_room(contact, now=now)
         flow = self.ledger.add_outbound(contact, spi, fresh=fresh, now=now)
         self._strategy.began(contact, flow, now=now)
         return flow, [*opened, *room, *self.ledger.refresh(contact)]
@@ -197,13 +197,13 @@ class EspTracker:
             return Drop(Reason.ESP_SPI_RATE, where)
         if len(peer.inbound) >= self.ledger.settings.most_spis:
             return Drop(Reason.ESP_SPIS, where)
-        fresh = sequence <= posterior.FRESH_UP_TO
+        fresh = prior.is_fresh(peer, sequence, now=now)
         told = self._told.get(peer.address, spi)
         if told is not None and told.host in peer.contacts:
             installed = self._install(peer.contacts[told.host], spi, now)
             return Drop(installed, where) if isinstance(installed, Reason) else installed
         remembered = self.ledger.memory.recall(peer.address, spi, now=now)
-        if remembered is not None and not fresh and remembered.host in peer.contacts:
+        if remembered is not None and sequence > remembered.sequence and remembered.host in peer.contacts:
             inbound = self.ledger.add_inbound(peer, spi, fresh=fresh, now=now)
             contact = peer.contacts[remembered.host]
             actions = self.ledger.confirm(inbound, contact, remembered.confidence, now=now)
@@ -247,7 +247,8 @@ class EspTracker:
         relation = rules.between(self.admission, observed.host, observed.peer)
         if relation is None:
             return []
-        contact = self.ledger.contact(relation, now=now)
+        begins = watcher.begins(observed)
+        contact = self.ledger.contact(relation, now=now, suspect=not begins)
         watcher.ike(contact, observed, now=now)
         return []
 
@@ -334,7 +335,7 @@ class EspTracker:
         actions = self.ledger.close_session(contact, why, now=now)
         self.ledger.memory.forget(session.peer, session.inside)
         self._told.forget(session.peer, session.inside)
-        self.ledger.forget(contact)
+        self.ledger.forget(contact, now=now)
         return actions
 
     def close_all(self, why: str, *, now: float) -> list[Action]:
@@ -352,6 +353,8 @@ class EspTracker:
     def reconsider(self, *, now: float) -> list[Action]:
         """End what the rules and addresses of now do not allow, and forget who may not talk any more."""
         actions: list[Action] = []
+        for peer in self.ledger.peers.values():
+            peer.reserved = not rules.anybody(self.admission, peer.address)
         for contact in self.contacts():
             relation = contact.relation
             addressed = relation.seen if not relation.hidden else relation.peer
@@ -371,7 +374,7 @@ class EspTracker:
                 actions += self.kill(session, why, now=now)
             else:
                 self.ledger.memory.forget(relation.peer, relation.host)
-                self.ledger.forget(contact)
+                self.ledger.forget(contact, now=now)
         return actions
 
     def _moves(self, session: EspSession) -> bool:

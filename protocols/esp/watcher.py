@@ -1,7 +1,10 @@
 """Observations: what each packet says about the SPIs whose owner is open."""
 
+from math import inf
+
 from protocols.esp.contacts import Contact, Inbound, Opening, Peer
 from protocols.esp.evidence import ECHO, REPLY, Evidence
+from protocols.esp.flows import Flow
 from protocols.ike.observation import IkeObserved
 
 #: RFC 2409 §5, appendix A (IKEv1) and RFC 7296 §3.1 (IKEv2): exchanges that begin an IKE SA …
@@ -16,8 +19,8 @@ _AGREEMENTS = frozenset({_QUICK_MODE, _IKE_AUTH, _CREATE_CHILD})
 MOST_OPENINGS = 8
 _MOST_PAIRS = 32
 
-#: Only packets that break a silence tell something …
-QUIET = 0.012
+#: Only packets that break a silence tell something: not those of a call or a stream …
+QUIET = 0.035
 #: … and that do not come by the clock: two regular streams may keep step with each other for ever, and
 #: then every packet of the one follows one of the other, whoever they belong to.
 _REGULAR = 0.1
@@ -85,12 +88,19 @@ def sent(contact: Contact, *, now: float) -> list[Inbound]:
     return told
 
 
+def begins(message: IkeObserved) -> bool:
+    """Whether it is of the exchange that begins an IKE SA."""
+    return (message.version, message.exchange) in _BEGINNINGS
+
+
 def ike(contact: Contact, message: IkeObserved, *, now: float) -> None:
     """Take what an IKE message of the host or of the peer says about SPIs to come, and about time."""
     kind = (message.version, message.exchange)
     contact.ike_seen = now
-    if kind in _BEGINNINGS:
-        contact.watched = True
+    if begins(message):
+        # What it agreed on before belongs to another life of it.
+        contact.missed = -inf
+    contact.missed = min(contact.missed, now)
     if kind in _AGREEMENTS and message.outbound:
         # The host's first message of such an exchange names the SPI that the peer shall send with.
         _offer(contact, kind, message, now)
@@ -109,14 +119,33 @@ def _offer(contact: Contact, kind: tuple[int, int], message: IkeObserved, now: f
     for opening in contact.openings:
         if opening.exchange == exchange and opening.inbound is None and opening.outbound is None:
             return
-    file(contact, Opening(now, exchange))
+    file(contact, Opening(now, exchange), now=now)
 
 
-def file(contact: Contact, opening: Opening) -> None:
+def file(contact: Contact, opening: Opening, *, now: float) -> None:
     """Remember an opening, within bounds."""
     contact.openings.append(opening)
+    _trim(contact, now)
+
+
+def silenced(contact: Contact, flow: Flow, *, now: float) -> None:
+    """An outbound SPI is not used any more. If it was never answered, its answer may still come."""
+    for opening in contact.openings:
+        if opening.outbound is flow:
+            opening.outbound, opening.silent = None, True
+            if opening.inbound is not None:
+                contact.openings.remove(opening)
+            break
+    _trim(contact, now)
+
+
+def _trim(contact: Contact, now: float) -> None:
     waiting = [o for o in contact.openings if o.inbound is None and o.outbound is None]
-    if len(waiting) > MOST_OPENINGS:
-        contact.openings.remove(waiting[0])
-    if len(contact.openings) > _MOST_PAIRS:
-        del contact.openings[0]
+    for opening in waiting[:-MOST_OPENINGS]:
+        contact.openings.remove(opening)
+    lost = len(waiting) > MOST_OPENINGS
+    lost |= any(o.inbound is None for o in contact.openings[:-_MOST_PAIRS])
+    del contact.openings[:-_MOST_PAIRS]
+    if lost:
+        # It is as if the agreement had been missed.
+        contact.missed = max(contact.missed, now)

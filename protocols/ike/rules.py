@@ -52,6 +52,11 @@ def between(admission: Admission, host: Ip4, peer: Ip4) -> Relation | None:
     return relation if relation is not None and relation.host == host else None
 
 
+def anybody(admission: Admission, peer: Ip4) -> bool:
+    """Whether clients may talk to the peer, as far as their own addresses allow."""
+    return any(rule.ipsec and contains(rule.servers, peer) for rule in admission.policy.masquerade)
+
+
 def neighbourly(admission: Admission, client: Ip4) -> Relation | None:
     """What lets an inside host reach an exposed server by our public address (RFC 4787 REQ-9).
 

@@ -35,7 +35,7 @@ def test_who_comes_when_an_open_spi_has_candidates_enough_is_counted() -> None:
     house.agree(ALICE)
     house.agree(BOB)
     house.back(0x900)
-    house.agree(CAROL)
+    house.out(CAROL, 0xC1, seq=7000)
     house.back(0x900)
     assert house.drops[-1].detail == "1 of 3 for 0x00000900"
 
@@ -126,8 +126,8 @@ def test_forgetting_twice_and_looking_at_the_forgotten_does_no_harm() -> None:
     (alice, _) = house.tracker.contacts()
     house.back(0x900)
     inbound = alice.peer.inbound[0x900]
-    house.tracker.ledger.forget(alice)
-    house.tracker.ledger.forget(alice)
+    house.tracker.ledger.forget(alice, now=house.now)
+    house.tracker.ledger.forget(alice, now=house.now)
     house.tracker.ledger.drop_inbound(inbound)
     house.tracker.ledger.deadlines.file(alice, house.now)
     house.tracker.ledger.deadlines.file(inbound, house.now)

@@ -51,7 +51,10 @@ def test_two_who_begin_at_once_both_get_copies_until_it_is_clear() -> None:
     assert alice is not None
     assert bob is not None
     assert (alice.pairing, bob.pairing) == (PairState.CONFIRMED, PairState.OUTSTANDING)
-    # Bob's is the only agreement left without an SPI.
+    # Bob's is the only agreement left without an SPI; that he has just asked for something is the last doubt.
+    assert house.back(0xB2) == [BOB]
+    house.out(BOB, 0xB1)
+    house.wait(0.02)
     assert house.back(0xB2) == [BOB]
     assert bob.pairing is PairState.CONFIRMED
 
@@ -87,6 +90,8 @@ def test_a_rekey_that_the_peer_begins_is_known_by_the_hosts_answer() -> None:
         assert house.back(back) == [host]
     house.rekey(ALICE, mine=False, number=0)
     assert house.back(0xA4) == [ALICE]
+    house.wait(0.001)
+    house.out(ALICE, 0xA3)
     assert house.back(0xA2) == [ALICE]
     session = house.session(ALICE)
     assert session is not None
@@ -181,7 +186,7 @@ def test_a_host_that_begins_anew_with_the_spi_it_had_is_found_again() -> None:
     house.agree(BOB)
     house.out(BOB, 0xB1)
     house.converse(ALICE, 0xA1, 0x999, 6)
-    house.back(0xB2)
+    house.converse(BOB, 0xB1, 0xB2, 2)
     for _ in range(40):
         house.back(0x999)
     house.agree(ALICE)

@@ -126,6 +126,49 @@ def test_an_open_spi_is_forgotten_when_it_is_silent() -> None:
     assert house.tracker.contacts()[0].peer.inbound == {}
 
 
+def test_an_open_spi_that_comes_back_belongs_to_nobody_who_came_since() -> None:
+    house = House()
+    house.agree(ALICE)
+    house.agree(BOB)
+    house.back(0x900)
+    house.wait(70)
+    house.agree(CAROL)
+    got = house.back(0x900)
+    assert isinstance(got, list)
+    assert sorted(got) == [ALICE, BOB]
+
+
+def test_open_spis_that_went_silent_are_remembered_within_bounds() -> None:
+    house = House()
+    house.agree(ALICE)
+    house.agree(BOB)
+    for spi in range(0x1000, 0x1000 + 300):
+        house.back(spi, seq=9000)
+        house.wait(0.1)
+    house.wait(100)
+    (peer,) = house.tracker.ledger.peers.values()
+    assert peer.inbound == {}
+    assert list(peer.shelved) == list(range(0x1000 + 44, 0x1000 + 300))
+
+
+def test_an_agreement_outlives_the_silence_of_its_outbound_spi() -> None:
+    house = House()
+    house.agree(ALICE)
+    house.out(ALICE, 0xA1)
+    house.wait(1801)
+    assert house.session(ALICE) is None
+    house.agree(BOB)
+    house.wait(0.02)
+    # The peer has had something to say to Alice at last.
+    got = house.back(0xA2)
+    assert isinstance(got, list)
+    assert sorted(got) == [ALICE, BOB]
+    # Another outbound SPI of hers is another agreement.
+    house.out(ALICE, 0xA3)
+    contact = next(c for c in house.tracker.contacts() if c.host == ALICE)
+    assert [o.silent for o in contact.openings] == [True, False]
+
+
 # -- told --------------------------------------------------------------------------------------------------
 
 

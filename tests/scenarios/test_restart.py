@@ -18,7 +18,7 @@ from protocols.pptp import messages
 from protocols.sessions import State
 from protocols.snapshot import Snapshot, snapshot
 from protocols.snapshot.graph import SnapshotError
-from tests.protocols.esp.house import ALICE, BOB, PEER_2, House
+from tests.protocols.esp.house import ALICE, BOB, PEER_2, House, rules
 from tests.scenarios import restarts
 from tests.scenarios.carrier import Carrier
 from tests.scenarios.forwardworld import OURS, ForwardWorld, Got
@@ -311,11 +311,35 @@ def test_peers_that_are_forgotten_meanwhile_are_not_in_it() -> None:
     house.out(ALICE, 1)
     house.out(ALICE, 2, PEER_2)
     records = house.tracker.survival.records()
+    assert next(records)[0] == "looking"
     assert next(records)[1].address == PEER
     for contact in house.tracker.contacts():
         assert contact.session is not None
         house.tracker.kill(contact.session, "over", now=house.now)
     assert list(records) == []
+
+
+@pytest.mark.parametrize(("away", "candidates"), [(0.0, [ALICE]), (20.0, [ALICE, BOB])], ids=["now", "later"])
+def test_what_was_agreed_on_while_we_were_away_counts(away: float, candidates: list[Ip4]) -> None:
+    house = House()
+    before, after = (
+        Gateway(rules(), Addresses(WAN, frozenset({WAN})), random=random.Random(1).randrange)
+        for _ in range(2)
+    )
+    house.tracker, house.flows = before.esp, before.esp._flows
+    before.esp.ledger.begin(now=house.now - 1e6)
+    for host, out, back in ((ALICE, 0xA1, 0xA2), (BOB, 0xB1, 0xB2)):
+        house.agree(host)
+        house.out(host, out)
+        assert house.back(back) == [host]
+    taken = written(before.snapshot(now=house.now))
+    house.now += away
+    after.restore(taken, now=house.now)
+    house.tracker, house.flows = after.esp, after.esp._flows
+    house.rekey(ALICE)
+    got = house.back(0xA4)
+    assert isinstance(got, list)
+    assert sorted(got) == candidates
 
 
 def test_told_pairs_are_kept() -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from protocols.addr import Ip4, parse_ip
 from protocols.ike.observation import IkeObserved
-from tests.simulator.gateways import Gateway
-from tests.simulator.network import PEER
+from tests.simulator.gateways import PEER, Gateway
 
 ALICE = parse_ip("10.0.1.1")
 BOB = parse_ip("10.0.1.2")

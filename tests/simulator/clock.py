@@ -8,7 +8,7 @@ class Clock:
     """Runs callbacks at their times. Nothing ever waits."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 1_000_000.0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
 

@@ -21,6 +21,7 @@ from protocols.registry import SessionRegistry
 
 WAN = parse_ip("200.200.200.200")
 LAN = parse_ip("10.0.0.1")
+PEER = parse_ip("199.0.0.1")
 _LAN_NETWORK = Network.parse("10.0.0.0/8")
 _STAFF = Masquerade("staff", (_LAN_NETWORK,), (Network.parse("any"),), pptp=False, ipsec=True)
 
@@ -40,27 +41,57 @@ class Gateway(Protocol):
     def owner(self, peer: Ip4, spi: int) -> Ip4 | None:
         """Whom the gateway holds to be the owner of an inbound SPI, once it is sure."""
 
+    def begin(self, now: float) -> None:
+        """It is started."""
+
+    def restart(self, *, keeps: bool, now: float) -> None:
+        """It is stopped and started, and may have kept what it knew."""
+
 
 class Ours:
     """vpnmasq: the fast lane, then the tracker."""
 
     def __init__(
-        self, pairing: Pairing, seed: int, *, expose: tuple[Expose, ...] = (), lifetime: float = 1800.0
+        self,
+        pairing: Pairing,
+        seed: int,
+        *,
+        expose: tuple[Expose, ...] = (),
+        lifetime: float = 1800.0,
+        memory: float = 86400.0,
     ) -> None:
         rules = Policy(
             lan_networks=(_LAN_NETWORK,),
             masquerade=(_STAFF,),
             expose=expose,
             limits=Limits(new_per_second=100_000, sessions_per_client=100_000),
-            ipsec=Ipsec(pairing=pairing, lifetime=lifetime),
+            ipsec=Ipsec(pairing=pairing, lifetime=lifetime, memory=memory),
         )
         chance = random.Random(seed)
+        self._random = chance.randrange
         self.admission = Admission(rules, Addresses(WAN, frozenset({WAN, LAN})))
-        self.registry = SessionRegistry(rules.limits, chance.randrange)
-        self.flows = FlowTable()
-        self.tracker = EspTracker(self.admission, self.registry, self.flows, random=chance.randrange)
         self.drops: Counter[str] = Counter()
         self._buffer = bytearray(100)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.registry = SessionRegistry(self.admission.policy.limits, self._random)
+        self.flows = FlowTable()
+        self.tracker = EspTracker(self.admission, self.registry, self.flows, random=self._random)
+
+    def begin(self, now: float) -> None:
+        """Begin to look."""
+        self.tracker.ledger.begin(now=now)
+
+    def restart(self, *, keeps: bool, now: float) -> None:
+        """Stop and start."""
+        records = list(self.tracker.survival.records()) if keeps else []
+        self._begin()
+        for kind, *record in records:
+            self.tracker.survival.adopt(kind, *record)
+        if keeps:
+            self.tracker.survival.away(now=now)
+        self.begin(now)
 
     def outbound(self, host: Ip4, peer: Ip4, spi: int, sequence: int, now: float) -> bool:
         """Pass a packet to the outside."""
@@ -130,6 +161,12 @@ class Netfilter:
         """It believes nothing about SPIs."""
         return None
 
+    def begin(self, now: float) -> None:
+        """Have nothing to do."""
+
+    def restart(self, *, keeps: bool, now: float) -> None:
+        """The kernel goes on."""
+
 
 @dataclass
 class FirstInFirstOut:
@@ -163,6 +200,14 @@ class FirstInFirstOut:
         """Whom it gives the SPI to."""
         return self.owners.get((peer, spi))
 
+    def begin(self, now: float) -> None:
+        """Have nothing to do."""
+
+    def restart(self, *, keeps: bool, now: float) -> None:
+        """It keeps nothing on a disk."""
+        if not keeps:
+            self.waiting, self.known, self.owners = {}, set(), {}
+
 
 def _packet(source: Ip4, destination: Ip4, spi: int, sequence: int) -> bytes:
     payload = Esp(spi, sequence & 0xFFFFFFFF, bytes(8)).to_bytes()
@@ -172,10 +217,10 @@ def _packet(source: Ip4, destination: Ip4, spi: int, sequence: int) -> bytes:
 POLICIES = ("netfilter", "fifo", "refuse", "serialize", "fanout")
 
 
-def gateway(name: str, seed: int, *, lifetime: float = 1800.0) -> Gateway:
+def gateway(name: str, seed: int, *, lifetime: float = 1800.0, memory: float = 86400.0) -> Gateway:
     """A gateway of this kind."""
     if name == "netfilter":
         return Netfilter()
     if name == "fifo":
         return FirstInFirstOut()
-    return Ours(Pairing(name), seed, lifetime=lifetime)
+    return Ours(Pairing(name), seed, lifetime=lifetime, memory=memory)

@@ -76,6 +76,8 @@ class House:
             answer=self._answer,
             alive=lambda host, peer: self.ike_alive.get((host, peer)),
         )
+        # It has been there for long: whoever is here has been seen.
+        self.tracker.ledger.begin(now=self.now - 1e6)
         self.sequences: Counter[tuple[Ip4, Ip4, int]] = Counter()
         self.drops: list[Drop] = []
         self.log: list[Action] = []
@@ -153,6 +155,7 @@ class House:
         self.ike(host, 36, number=number, outbound=mine)
         self.now += 0.02
         self.ike(host, 36, number=number, outbound=not mine, response=True)
+        self.now += 0.0 if mine else 0.02
 
     # -- time ------------------------------------------------------------------------------------------
 

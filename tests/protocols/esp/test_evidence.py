@@ -44,7 +44,7 @@ def test_an_owner_is_found_in_a_few_exchanges() -> None:
     activity, evidence = Activity(), Evidence()
     asked = [-inf] * len(REPLY)
     now = 100.0
-    for _ in range(6):
+    for turn in range(6):
         activity.sent(now)
         now += 0.05
         for window in range(len(ECHO)):
@@ -56,7 +56,7 @@ def test_an_owner_is_found_in_a_few_exchanges() -> None:
         now += 0.001
         assert evidence.reply(asked, -inf, activity, now)
         activity.sent(now)
-        now += 2.3
+        now += 2.3 + 0.17 * turn
     assert evidence.log > log(1e6)
 
 
@@ -81,6 +81,35 @@ def test_a_host_that_sends_all_the_time_is_not_asked() -> None:
     assert evidence.log == pytest.approx(0, abs=0.1)
     evidence.ask(0, activity, now)
     assert not evidence.reply([now] * len(REPLY), -inf, activity, now + 0.001)
+
+
+def test_who_keeps_step_says_nothing_new() -> None:
+    activity, evidence = Activity(), Evidence()
+    asked = [-inf] * len(REPLY)
+    now = 100.0
+    spoke: list[bool] = []
+    for turn in range(12):
+        # Each packet follows one of the SPI by a millisecond, once a second, and others come in between.
+        for window in range(len(REPLY)):
+            evidence.ask(window, activity, now)
+            asked[window] = now
+        spoke.append(evidence.reply(asked, -inf, activity, now + 0.001))
+        activity.sent(now + 0.001)
+        activity.sent(now + 0.3 + 0.037 * turn)
+        now += 1.0
+    assert spoke == [True] * 2 + [False] * 10
+    assert evidence.log < log(1e6)
+
+
+def test_echoes_alone_say_only_so_much() -> None:
+    activity, evidence = Activity(), Evidence()
+    now = 100.0
+    for turn in range(20):
+        activity.sent(now)
+        for window in range(len(ECHO)):
+            evidence.echo(window, activity, now + 0.01)
+        now += 2.0 + 0.3 * turn
+    assert evidence.log == pytest.approx(4.0)
 
 
 def test_many_packets_at_once_are_no_past() -> None:

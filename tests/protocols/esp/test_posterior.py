@@ -2,12 +2,12 @@
 
 import random
 from itertools import permutations
-from math import exp, log
+from math import exp, inf, log
 
 import pytest
 
 from protocols.addr import Ip4
-from protocols.esp import posterior
+from protocols.esp import posterior, prior
 from protocols.esp.contacts import Contact, Inbound, Opening, Peer
 from protocols.esp.evidence import Evidence
 from protocols.ike.rules import Relation
@@ -17,6 +17,8 @@ from tests.protocols.esp.house import ALICE, PEER
 
 class Given(Evidence):
     """Evidence of a given strength."""
+
+    __slots__ = ()
 
     def __init__(self, log_evidence: float) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ def arrangement(hosts: int, *, watched: bool = True) -> tuple[Peer, list[Contact
     for number in range(hosts):
         host = Ip4(ALICE + number)
         contact = Contact(Relation("staff", Role.MASQUERADE, host, PEER, PEER), peer, float(number))
-        contact.watched = watched
+        contact.missed = -inf if watched else inf
         contact.openings.append(Opening(99.0))
         peer.contacts[host] = contact
         contacts.append(contact)
@@ -102,14 +104,14 @@ def test_a_silent_rival_is_not_ruled_out_by_its_silence() -> None:
 def test_a_host_without_agreements_is_out_when_its_ike_is_seen_and_unlikely_when_it_is_not() -> None:
     peer, (alice, bob) = arrangement(2)
     bob.openings.clear()
-    inbound = asked(peer, [alice, bob], 0.0, 0.0)
-    assert posterior.candidates(peer, inbound) == [alice]
+    inbound = asked(peer, [alice, bob], 1.0, 0.0)
+    assert prior.candidates(peer, inbound, 9)[0] == [alice]
     assert posterior.judge(inbound, 1e-6).owner is alice
-    bob.watched = False
-    assert set(posterior.candidates(peer, inbound)) == {alice, bob}
-    lonely = posterior.weight(inbound, bob)
+    bob.missed = inf
+    assert set(prior.candidates(peer, inbound, 9)[0]) == {alice, bob}
+    lonely = prior.weight(inbound, bob)
     bob.inbound = (inbound,)
-    assert 0 < posterior.weight(inbound, bob) < lonely
+    assert 0 < prior.weight(inbound, bob) < lonely
 
 
 def test_if_nobody_can_be_the_owner_anybody_may_be() -> None:
@@ -117,19 +119,19 @@ def test_if_nobody_can_be_the_owner_anybody_may_be() -> None:
     alice.openings.clear()
     bob.openings.clear()
     inbound = asked(peer, [alice, bob], 1.0, 0.0)
-    assert posterior.candidates(peer, inbound) == [alice, bob]
+    assert set(prior.candidates(peer, inbound, 9)[0]) == {alice, bob}
     assert posterior.judge(inbound, 1e-6).ranking == [alice, bob]
 
 
 def test_an_agreement_is_the_less_likely_the_older_it_is_and_less_when_a_later_one_was_used() -> None:
     peer, (alice, bob) = arrangement(2)
     inbound = asked(peer, [alice, bob], 0.0, 0.0)
-    young = posterior.weight(inbound, alice)
+    young = prior.weight(inbound, alice)
     alice.openings[0].since = 50.0
-    old = posterior.weight(inbound, alice)
+    old = prior.weight(inbound, alice)
     used = Opening(60.0, inbound=inbound)
     alice.openings.append(used)
-    assert young > old > posterior.weight(inbound, alice) > 0
+    assert young > old > prior.weight(inbound, alice) > 0
 
 
 def test_an_old_spi_is_nobodys_for_certain_while_others_may_not_have_spoken_yet() -> None:
