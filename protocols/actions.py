@@ -43,7 +43,8 @@ class Send:
 class Connect:
     """Open a TCP connection and report it as ``stream``.
 
-    ``source`` is the address to dial from: ours, or (``transparent``) somebody else's.
+    ``source`` is the address to dial from: ours, or (``transparent``) somebody else's. ``caller`` is the
+    stream that it is dialled for.
     """
 
     stream: int
@@ -52,6 +53,7 @@ class Connect:
     destination: Ip4
     port: int
     transparent: bool
+    caller: int
 
 
 @dataclass(frozen=True, slots=True)

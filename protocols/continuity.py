@@ -51,8 +51,10 @@ class Continuity:
         """All TCP connections that have a part in it."""
         return self._pptp.streams() | self._forwards.streams()
 
-    def adopt(self, taken: Snapshot, streams: Set[int], *, now: float) -> list[Action]:
-        """Go on from a snapshot, as far as TCP is concerned with these ``streams``; the others are closed.
+    def adopt(self, taken: Snapshot, streams: Set[int], *, in_step: bool, now: float) -> list[Action]:
+        """Go on from a snapshot, with these ``streams``; of those, what nobody knows is closed.
+
+        ``in_step``: as Gateway.restore.
 
         Raises:
             SnapshotError: it cannot be read; nothing here is of use any more.
@@ -65,6 +67,8 @@ class Continuity:
             raise SnapshotError(f"a record is not what it says ({error!r})") from error
         if now - taken.now > _MISSED_NOTHING:
             self._esp.survival.away(now=now)
+        if not in_step:
+            actions += self._pptp.resynchronise(now=now)
         self._registry.in_order()
         known = self.streams() | {action.stream for action in actions if isinstance(action, StreamClose)}
         return [*actions, *(StreamClose(stream, abort=True) for stream in sorted(streams - known))]
@@ -77,7 +81,7 @@ class Continuity:
         elif part == "esp":
             self._esp.survival.adopt(*record)
         elif part == "forward":
-            self._forwards.adopt(*record, streams=streams)
+            return self._forwards.adopt(*record, streams=streams)
         else:
             self._udp.adopt(*record)
         return []

@@ -95,6 +95,7 @@ class Reason(Enum):
     NOT_SERVED = "not-served"
     UNREACHABLE = "unreachable"
     SEND_FAILED = "send-failed"
+    TAKEOVER = "takeover"
 
 
 HELP: dict[Reason, str] = {
@@ -171,4 +172,5 @@ HELP: dict[Reason, str] = {
     Reason.NOT_SERVED: "a protocol no rule here serves",
     Reason.UNREACHABLE: "no connection to the other side could be made",
     Reason.SEND_FAILED: "the kernel refused to send (queue full, no route, firewall)",
+    Reason.TAKEOVER: "too much that needs more than forwarding came while another process took over",
 }

@@ -11,10 +11,9 @@ from functools import partial
 
 from protocols import hopeless, icmp, ipv4, quoted, tcp, udp
 from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side
-from protocols.addr import UNSPECIFIED, Ip4, show_ip
+from protocols.addr import Ip4
 from protocols.admission import Addresses, Admission
 from protocols.allocator import Random
-from protocols.bucket import TokenBucket
 from protocols.collisions import Collisions
 from protocols.continuity import Continuity
 from protocols.drops import Reason
@@ -31,6 +30,7 @@ from protocols.hopeless import Hopeless
 from protocols.ike.observation import IkeObserved
 from protocols.lanes import EspLane, Forward, GreLane, Lane, UdpLane
 from protocols.offload import Carried, Offloads, Read
+from protocols.ownerrors import Errors
 from protocols.policy import Policy, Refuse
 from protocols.pptp.tracker import PptpTracker
 from protocols.registry import SessionRegistry
@@ -79,14 +79,14 @@ class Gateway:
         self._pptp = PptpTracker(
             self._admission, self.registry, self._flows, random=random, new_stream=self.new_stream
         )
-        self._icmp_rate = TokenBucket(policy.limits.icmp_per_second, policy.limits.icmp_per_second)
+        self._errors = Errors(self._admission, policy.limits.icmp_per_second)
         esp_flows = EspFlowTable(self.offloads)
         self.esp = EspTracker(
             self._admission,
             self.registry,
             esp_flows,
             random=random,
-            answer=self._answer,
+            answer=self._errors.answer,
             alive=lambda host, peer: self.udp.alive(host, peer),
             heeded=self.heeded,
         )
@@ -135,6 +135,14 @@ class Gateway:
         forward, flows = self._wan[buffer[_PROTOCOL_AT]]
         return forward(flows, buffer, length, now) or self._unusual(Side.WAN, buffer, length, now)
 
+    def carry(self, side: Side, buffer: bytearray, length: int, *, now: float) -> Destination | None:
+        """As ``from_lan`` or ``from_wan`` for an ordinary packet of a known flow; None and nothing otherwise.
+
+        It changes nothing but counters: another gateway may go on from a snapshot meanwhile.
+        """
+        forward, flows = (self._lan if side is Side.LAN else self._wan)[buffer[_PROTOCOL_AT]]
+        return forward(flows, buffer, length, now)
+
     def too_big(self, buffer: bytearray, length: int, *, mtu: int, now: float) -> list[Action]:
         """A packet that is ready to leave does not fit the next link, which takes ``mtu`` octets.
 
@@ -147,7 +155,7 @@ class Gateway:
         lane = self._lanes.get(header.protocol)
         original = lane.restored(packet, header.length) if lane and header.dont_fragment else None
         if original is not None:
-            answer = self._answer(icmp.fragmentation_needed(mtu, original), original, now)
+            answer = self._errors.answer(icmp.fragmentation_needed(mtu, original), original, now)
             return self._count([Drop(Reason.TOO_BIG), *answer])
         if header.dont_fragment and header.protocol != udp.PROTOCOL:
             return [self._drop(Reason.TOO_BIG)]
@@ -187,7 +195,7 @@ class Gateway:
         if flow_key(header.src, header.dst, call_id) not in flows:
             return self._drop(self._unknown(header, call_id))
         if header.ttl < 2:
-            return self._count(self._expired(packet, now))
+            return self._count(self._errors.expired(packet, now))
         # Nothing above applies, and yet the short lane refused it: there is more than the header says.
         return self._drop(Reason.BAD_HEADER)
 
@@ -203,11 +211,8 @@ class Gateway:
     def _taken(self, side: Side, packet: bytes, actions: list[Action], now: float) -> list[Action]:
         """Count what a tracker has made of a packet; inside hosts are told when its time ran out here."""
         if side is Side.LAN and Drop(Reason.TTL_EXPIRED) in actions[:1]:
-            actions = self._expired(packet, now)
+            actions = self._errors.expired(packet, now)
         return self._count(actions)
-
-    def _expired(self, packet: bytes, now: float) -> list[Action]:
-        return [Drop(Reason.TTL_EXPIRED), *self._answer(icmp.time_exceeded(packet), packet, now)]
 
     def _turned_away(self, side: Side, header: ipv4.Header, packet: bytes) -> Drop | list[Action]:
         """A SYN that the rules do not let in and the shell has not answered."""
@@ -232,17 +237,6 @@ class Gateway:
         if fault is not None and (side is Side.WAN or fault is not Reason.SPOOFED):
             return [Drop(fault)]
         return quoted.translate(self._lanes, side, packet)
-
-    def _answer(self, error: icmp.IcmpError, about: bytes, now: float) -> list[Action]:
-        """An ICMP error of our own to the sender of a packet (RFC 1812 §4.3.2); drops are not counted yet."""
-        if not icmp.may_answer(about, self._admission.addresses.broadcasts):
-            return []
-        sender = ipv4.Header.from_bytes(about, verify=False).src
-        if not self._icmp_rate.take(now=now):
-            return [Drop(Reason.ICMP_RATE, f"to {show_ip(sender)}")]
-        # Source 0: the kernel fills in the address that faces the sender (raw(7)).
-        packet = ipv4.build(src=UNSPECIFIED, dst=sender, protocol=ipv4.ICMP, payload=error.to_bytes())
-        return [Send(packet, Ip4(sender))]
 
     # -- streams ---------------------------------------------------------------------------------------
 
@@ -278,7 +272,7 @@ class Gateway:
         self.registry.relimit(policy.limits)
         self._pptp.relimit()
         self._lay_lanes()
-        self._icmp_rate = TokenBucket(policy.limits.icmp_per_second, policy.limits.icmp_per_second)
+        self._errors.relimit(policy.limits.icmp_per_second)
         self._kept_out = policy.kept_out()
         self.offloads.reconsider()
         return self._reconsider(now)
@@ -344,16 +338,19 @@ class Gateway:
         """All of it at once."""
         return snapshot(tuple(self.records()), now=now)
 
-    def restore(self, taken: Snapshot, *, streams: Set[int] = frozenset(), now: float) -> list[Action]:
+    def restore(
+        self, taken: Snapshot, *, streams: Set[int] = frozenset(), in_step: bool = True, now: float
+    ) -> list[Action]:
         """Go on from a snapshot; ``self`` is new, and of no use if this raises.
 
-        ``streams``: which TCP connections are still there. The rules and addresses of now are applied;
-        ``resend`` is to be called as after a change of address.
+        ``streams``: which TCP connections are still there. ``in_step``: whether the snapshot knows all that
+        has been read from them; if not, what was under way is lost. The rules and addresses of now are
+        applied; ``resend`` is to be called as after a change of address.
 
         Raises:
             SnapshotError: it cannot be read.
         """
-        actions = self._continuity.adopt(taken, streams, now=now)
+        actions = self._continuity.adopt(taken, streams, in_step=in_step, now=now)
         known = self._continuity.streams()
         self._last_stream = max(streams | known, default=0)
         opened: list[Action] = [SessionOpened(session) for session in self.registry]

@@ -98,6 +98,11 @@ class Offloads:
         if found is not None:
             self._refresh(found)
 
+    def refresh_all(self) -> None:
+        """Count what the kernel has carried of all flows up to now."""
+        for offer in self._carried.values():
+            self._refresh(offer)
+
     def _refresh(self, offer: _Offer) -> None:
         if offer.number is not None and self._read is not None:
             carried = self._read(offer.number)

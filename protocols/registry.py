@@ -14,6 +14,10 @@ from protocols.drops import Reason
 from protocols.policy import Limits
 from protocols.sessions import Session, Traffic
 
+#: Packets, octets and when the last packet came: outbound, inbound.
+Counted = tuple[int, int, float]
+Counts = tuple[Counted, Counted]
+
 
 class SessionRegistry:
     """Sessions by id, counted per initiating host."""
@@ -88,6 +92,18 @@ class SessionRegistry:
         session.offloaded = 0
         self.add(session, initiator)
 
+    def counts(self) -> dict[str, Counts]:
+        """What each session has carried, by its id."""
+        return {s.id: (_counted(s.outbound), _counted(s.inbound)) for s in self._sessions.values()}
+
+    def recount(self, counts: dict[str, Counts]) -> None:
+        """Take over what sessions have carried since the snapshot that they are from."""
+        for session_id, (outbound, inbound) in counts.items():
+            session = self._sessions.get(session_id)
+            if session is not None:
+                for traffic, counted in ((session.outbound, outbound), (session.inbound, inbound)):
+                    traffic.packets, traffic.octets, traffic.last_seen = counted
+
     def in_order(self) -> None:
         """Put the oldest first again."""
         self._sessions = {s.id: s for s in sorted(self._sessions.values(), key=lambda s: s.opened)}
@@ -107,3 +123,7 @@ class SessionRegistry:
         self._hosts[initiator] -= 1
         if not self._hosts[initiator]:
             del self._hosts[initiator]
+
+
+def _counted(traffic: Traffic) -> Counted:
+    return traffic.packets, traffic.octets, traffic.last_seen

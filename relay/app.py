@@ -20,12 +20,14 @@ from relay.config import ConfigError, Settings
 from relay.config.capabilities import needed_capabilities
 from relay.control.server import ControlError
 from relay.kernel import KernelError
-from relay.lock import Held, hold, hold_name
+from relay.lock import Held, Locks, hold, hold_name
 from relay.options import RunOptions
 from relay.premises import Premises
 from relay.privileges import Capability
 from relay.reload import Reloader, load
 from relay.service import Service
+from relay.takeover.channel import ChannelError
+from relay.takeover.taking import Predecessor, TakeoverError, meet
 from relay.wakeup import Ticker
 
 _log = structlog.get_logger("vpnmasq")
@@ -57,11 +59,16 @@ def main(options: RunOptions) -> int:
         files = _open_files(wanted.limits.sessions * per_session)
         lock = Path(f"{wanted.api.socket}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with hold(lock), hold_name(wanted.name):
-            return int(uvloop.run(Daemon(settings, options, files).run()))
+        before = meet(wanted.api.socket, wanted.name) if options.takeover else None
+        given = (None, None) if before is None else (before.lock, before.name)
+        with hold(lock, given[0]) as file, hold_name(wanted.name, given[1]) as name:
+            daemon = Daemon(settings, options, files, Locks(file, name), before)
+            return int(uvloop.run(daemon.run()))
     except ConfigError as error:
         return _complain(Exit.BAD_CONFIGURATION, *(str(problem) for problem in error.problems))
-    except (KernelError, ControlError, Held) as error:
+    except ChannelError as error:
+        return _complain(Exit.FAILED, f"the takeover has failed, and the running gateway goes on: {error}")
+    except (KernelError, ControlError, Held, TakeoverError) as error:
         return _complain(Exit.FAILED, str(error))
     except OSError as error:
         return _complain(Exit.FAILED, f"{error.filename or 'the kernel'}: {error.strerror}")
@@ -83,11 +90,25 @@ def _complain(status: Exit, *lines: str) -> int:
     return status
 
 
+class _SucceededError(Exception):
+    """Another process has taken over: the tasks of this one are to end as they are."""
+
+
 class Daemon:
     """One run of the gateway, on one loop."""
 
-    def __init__(self, settings: Settings, options: RunOptions, files: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        options: RunOptions,
+        files: int,
+        locks: Locks,
+        predecessor: Predecessor | None,
+    ) -> None:
         self._settings = settings
+        self._locks = locks
+        self._predecessor = predecessor
+        self._succeeded = asyncio.Event()
         self._streams = max(0, files - _FILES_OF_OURS)
         self._options = options
         self._stopping = asyncio.Event()
@@ -102,6 +123,8 @@ class Daemon:
         try:
             await self._serve()
         except BaseExceptionGroup as group:
+            if group.subgroup(_SucceededError):
+                return Exit.DONE
             if len(group.exceptions) == 1:  # which it was is of interest, and not that it was in a group
                 raise group.exceptions[0] from None
             raise
@@ -117,6 +140,9 @@ class Daemon:
                 reloader=lambda: self._reloader.reload(),
                 emptied=self._drained.set,
                 arrived=self._begin,
+                locks=self._locks,
+                succeeded=self._succeed,
+                predecessor=self._predecessor,
             )
             self._reloader = Reloader(premises, self._options)
             # First, so that nothing stays in the kernel when we are stopped half-way.
@@ -129,6 +155,11 @@ class Daemon:
                 # On the loop that carries the packets: when it is stuck, nothing is said.
                 house.enter_context(Ticker(watched / 3, systemd.watchdog))
             await self._stopping.wait()
+            async with premises.changing:  # a takeover that is under way decides
+                if self._succeeded.is_set():
+                    await premises.leave()
+                    house.pop_all()  # nothing is undone: it is another process's now
+                    raise _SucceededError
             systemd.stopping("waiting for sessions to end")
             await self._drain()
 
@@ -171,6 +202,10 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _succeed(self) -> None:
+        self._succeeded.set()
+        self._stopping.set()
 
     def _stop(self) -> None:
         if self._stopping.is_set():

@@ -16,8 +16,9 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from protocols.actions import (
@@ -34,6 +35,7 @@ from protocols.actions import (
     SessionChanged,
     SessionClosed,
     SessionOpened,
+    Side,
     Splice,
     StreamClose,
     StreamWrite,
@@ -59,8 +61,20 @@ _TURN = 64
 #: How often a socket is read before flows are handed to the kernel, at most.
 _ROUNDS = 8
 
+#: Packets that need more than forwarding, kept while another process takes over.
+_MOST_KEPT = 4096
+
 #: An entry of the gateway for packets: ``Gateway.from_lan`` or ``Gateway.from_wan``.
-Entry = Callable[..., Destination | Drop | list[Action]]
+_Entry = Callable[..., Destination | Drop | list[Action]]
+
+#: Octets of an IP header, which a buffer has room for however short its packet is.
+_HEADER = 20
+
+#: The verdict on a packet that is kept.
+_KEPT = Drop(Reason.TAKEOVER)
+
+#: What is seen outside of this process.
+_OUTWARD = (StreamWrite, StreamClose, Connect, Splice, Cut, Examine, Send)
 
 
 @dataclass(slots=True)
@@ -97,12 +111,18 @@ class Datapath:
     _drains: dict[str, Callable[[], int]] = field(default_factory=dict)
     #: By its kind, what carries out an action.
     _carry_out: dict[type[Action], Callable[[Any], None]] = field(init=False)
+    #: By socket, the core's entry.
+    _entries: dict[str, _Entry] = field(default_factory=dict)
     _wakeup: Wakeup = field(init=False)
     _queue: deque[Action] = field(default_factory=deque)
     _performing: bool = False
     #: What waits for its turn.
     _patient: deque[Action] = field(default_factory=deque)
     _turn: asyncio.Handle | None = None
+    #: While the process before us still serves: what is to be done as soon as it has left.
+    _deferred: list[Action] | None = None
+    #: While another process takes over: packets for it to judge, with the sockets they came from.
+    _kept: list[tuple[str, bytes]] | None = None
 
     def __post_init__(self) -> None:
         self.recovery = Recovery(self.clock)
@@ -118,11 +138,13 @@ class Datapath:
 
     # -- packets ---------------------------------------------------------------------------------------
 
-    def reader(self, name: str, sock: socket.socket, entry: Entry, *, batch: int) -> Callable[[], int]:
+    def reader(self, name: str, sock: socket.socket, side: Side, *, batch: int) -> Callable[[], int]:
         """A callback for ``loop.add_reader``: takes ``batch`` packets at a time to the core.
 
         To be ``released`` when the socket is closed.
         """
+        judge = self.gateway.from_wan if side is Side.WAN else self.gateway.from_lan
+        keep = partial(self._keep, name, side)
         inbox, outbox = Inbox(sock, batch), Outbox(self.sender, batch)
         buffers, addresses, lengths = inbox.buffers, inbox.addresses, inbox.lengths
         receive, add, clock = inbox.receive, outbox.add, self.clock
@@ -155,6 +177,7 @@ class Datapath:
                     raise
                 return 0
             count.packets += taken
+            entry: _Entry = judge if self._kept is None else keep
             for slot in range(taken):
                 length = lengths[slot]
                 verdict = entry(buffers[slot], length, now=now)
@@ -171,14 +194,32 @@ class Datapath:
             return taken
 
         self._drains[name] = drain
+        self._entries[name] = judge
         return drain
+
+    def _keep(
+        self, name: str, side: Side, buffer: bytearray, length: int, *, now: float
+    ) -> Destination | Drop:
+        """Forward an ordinary packet; keep any other for the process that takes over."""
+        destination = self.gateway.carry(side, buffer, length, now=now)
+        if destination is not None:
+            return destination
+        assert self._kept is not None
+        if len(self._kept) < _MOST_KEPT:
+            self._kept.append((name, bytes(buffer[:length])))
+        else:
+            self.gateway.drops[Reason.TAKEOVER] += 1
+        return _KEPT
 
     def released(self, name: str) -> None:
         """A socket is about to be closed."""
         self._drains.pop(name, None)
+        self._entries.pop(name, None)
 
     def drain(self) -> None:
         """Take what the sockets hold, so that the kernel overtakes nothing that came before."""
+        if self._deferred is not None:
+            return  # it is not ours yet
         for drain in tuple(self._drains.values()):
             for _ in range(_ROUNDS):
                 if not drain():
@@ -227,9 +268,13 @@ class Datapath:
             self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
 
     def _follow(self) -> None:
-        self._wakeup.follow(self.gateway.next_deadline())
+        if self._deferred is None and self._kept is None:
+            self._wakeup.follow(self.gateway.next_deadline())
 
     def _carry_out_all(self, actions: list[Action]) -> None:
+        if self._deferred is not None:
+            self._deferred += [action for action in actions if isinstance(action, _OUTWARD)]
+            actions = [action for action in actions if not isinstance(action, _OUTWARD)]
         self._queue.extend(actions)
         if self._performing:
             return
@@ -277,6 +322,51 @@ class Datapath:
             elif error.errno not in TRANSIENT:
                 raise
             self.gateway.drops[Reason.SEND_FAILED] += 1
+
+    # -- from process to process -----------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Do nothing that is seen outside, until ``begin``: another process still serves."""
+        self._deferred = []
+
+    def begin(self, packets: Iterable[tuple[str, bytes]]) -> None:
+        """Serve, beginning with what has waited and with ``packets`` that the other process has kept."""
+        deferred, self._deferred = self._deferred or [], None
+        self.perform(deferred)
+        self._judge(packets)
+
+    def pause(self) -> None:
+        """Forward what can be forwarded, and keep all else as it is, until ``resume`` or for good."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self.perform([self._patient.popleft() for _ in range(len(self._patient))])
+        self._kept = []
+        self._wakeup.cancel()
+
+    def kept(self) -> list[tuple[str, bytes]]:
+        """What came since ``pause`` and was not forwarded."""
+        return self._kept or []
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        kept, self._kept = self.kept(), None
+        self._judge(kept)
+        self.perform([])
+
+    def _judge(self, packets: Iterable[tuple[str, bytes]]) -> None:
+        for name, packet in packets:
+            entry = self._entries.get(name)
+            if entry is None:  # served no more
+                self.gateway.drops[Reason.NOT_SERVED] += 1
+                continue
+            buffer = bytearray(max(len(packet), _HEADER))
+            buffer[: len(packet)] = packet
+            verdict = entry(buffer, len(packet), now=self.clock())
+            if isinstance(verdict, int):
+                verdict = [Send(bytes(buffer[: len(packet)]), verdict)]
+            if isinstance(verdict, list):
+                self.perform(verdict)
 
     def stop(self) -> None:
         """Follow no deadline any more; what waits for its turn is dropped."""

@@ -17,10 +17,11 @@ class PortHolds:
 
     def __init__(self) -> None:
         self._sessions: Counter[int] = Counter()
-        self._sockets: dict[int, socket.socket] = {}
+        #: By port; for those that another process has given us as long as they are of use.
+        self.sockets: dict[int, socket.socket] = {}
 
     def __len__(self) -> int:
-        return len(self._sockets)
+        return len(self.sockets)
 
     def follow(self, event: SessionOpened | SessionChanged | SessionClosed) -> None:
         """Hold the port of a session that opens; let it go with the last one."""
@@ -36,19 +37,26 @@ class PortHolds:
             self._sessions[port] -= 1
             if self._sessions[port] <= 0:
                 del self._sessions[port]
-                held = self._sockets.pop(port, None)
+                held = self.sockets.pop(port, None)
                 if held is not None:
                     held.close()
 
     def _hold(self, port: int) -> None:
+        if port in self.sockets:
+            return
         try:
-            self._sockets[port] = datagrams.hold(port)
+            self.sockets[port] = datagrams.hold(port)
         except OSError as error:
             # The session works all the same, as long as the other program keeps quiet.
             _log.warning("port not held", port=port, error=str(error))
 
+    def close_others(self) -> None:
+        """Let go of what was given to us and no session uses."""
+        for port in self.sockets.keys() - self._sessions.keys():
+            self.sockets.pop(port).close()
+
     def close(self) -> None:
         """Let all ports go."""
-        for held in self._sockets.values():
+        for held in self.sockets.values():
             held.close()
-        self._sockets.clear()
+        self.sockets.clear()

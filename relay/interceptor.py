@@ -1,8 +1,9 @@
 """What stands in the kernel while we run: the routing that brings us LAN traffic, and our nftables table."""
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import structlog
@@ -29,8 +30,12 @@ _PUT_BACK: Final = (
 class Interceptor:
     """Puts a plan into the kernel, takes it out again, and puts back what others take."""
 
-    def __init__(self, settings: Config, lan_interfaces: Sequence[str], wan_interface: str) -> None:
+    def __init__(
+        self, settings: Config, lan_interfaces: Sequence[str], wan_interface: str, *, shared: bool = False
+    ) -> None:
         self._settings = settings
+        #: Whether another process needs what stands, and so it is not to be removed.
+        self.shared = shared
         self._lan = tuple(lan_interfaces)
         #: Its name; empty while it is not known.
         self.wan = wan_interface
@@ -79,6 +84,12 @@ class Interceptor:
             lacking = [f"{lost}: {error}"]
         self._tell(lacking)
 
+    @contextlib.asynccontextmanager
+    async def untouched(self) -> AsyncIterator[None]:
+        """Leave everything to another process meanwhile."""
+        async with self._changing:
+            yield
+
     async def mend(self) -> None:
         """Put back what others have taken: a firewall that is loaded anew, a network manager."""
         async with self._changing:
@@ -121,7 +132,8 @@ class Interceptor:
         """Leave the kernel as it was, for good."""
         async with self._changing:
             self._removed = True
-            await self._remove()
+            if not self.shared:
+                await self._remove()
 
     async def _remove(self) -> None:
         standing = (

@@ -27,6 +27,8 @@ class RunOptions:
     sets: tuple[str, ...] = ()
     #: Seconds to drain on SIGTERM.
     drain: float = DEFAULT_DRAIN
+    #: Whether to take over from the process that serves, instead of beginning anew.
+    takeover: bool = False
     #: The control socket, when the command line or VPNMASQ_SOCKET names one.
     socket: str | None = None
 

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
@@ -35,21 +34,27 @@ from relay.fastpath import FastPath
 from relay.fastpath.handover import Handover, choose
 from relay.fastpath.kernel import needs_privilege
 from relay.following import Follower
+from relay.intakes import Intakes
 from relay.interceptor import Interceptor
 from relay.kernel import KernelError
 from relay.links import Links
+from relay.lock import Locks
 from relay.mender import Mender
 from relay.plan import Plan
 from relay.privileges import Capability
 from relay.service import Service
 from relay.sockets import raw
+from relay.sockets.descriptors import Descriptors
 from relay.sockets.splices import Splices
 from relay.sockets.strangers import Strangers, keep_out
 from relay.sockets.streams import Streams
-from relay.state.file import StateFile
+from relay.state.beginning import begun, state_file, store
 from relay.state.keeper import Keeper
-from relay.state.revival import Revived, revived
+from relay.state.store import DescriptorStore
 from relay.station import Station
+from relay.takeover.estate import Estate
+from relay.takeover.giving import Giver
+from relay.takeover.taking import Predecessor
 from relay.uplink import Uplink
 from relay.wakeup import Ticker
 from relay.watcher import Watcher
@@ -81,12 +86,21 @@ class Premises:
     #: Called when the last session has ended, and when the first address has come.
     emptied: Callable[[], None]
     arrived: Callable[[], None]
+    locks: Locks
+    #: Called when another process has taken over.
+    succeeded: Callable[[], None]
+    #: Whom we take over from.
+    predecessor: Predecessor | None = None
     #: Held by whoever changes rules, addresses or interfaces.
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     service: Service = field(init=False)
     interceptor: Interceptor = field(init=False)
     follower: Follower = field(init=False)
     _watcher: Watcher[Scene] = field(init=False)
+    _descriptors: Descriptors = field(init=False)
+    _control: ControlServer = field(init=False)
+    #: Where control connections survive a crash; None without systemd.
+    _store: DescriptorStore | None = None
     _lan: tuple[str, ...] = ()
 
     @property
@@ -110,27 +124,43 @@ class Premises:
         first = uplink.found(self._config, await aside(uplink.eyes(self._config, ())), None)
         self._lan = await aside(_lan_interfaces, self._config, first.interface.name)
         fastpath, strangers = self._fastpath(house), self._strangers(house)
-        state = _state_file(self._config)
-        found = self._revived(fastpath, strangers, first, state)
+        state = state_file(self._config)
+        estate = None if self.predecessor is None else self.predecessor.estate()
+        self._descriptors = Descriptors({} if estate is None else estate.sockets)
+        self._store, kept = store(self._config)
+        make, now = self._maker(fastpath, strangers, first), asyncio.get_running_loop().time()
+        found = begun(make, state, kept, estate, now=now)
         self.service = service = self._service(found.gateway, first)
         service.strangers = strangers
         service.remarks.append(lambda: found.attention)
         self._open_datapath(house, fastpath)
         self._open_station(house, first)
+        if estate is not None:
+            self._inherit(estate)
+        service.station.streams.adopt(kept)
         # Before the first packet, so that each session is heard of before what becomes of it.
         service.datapath.perform(found.actions)
         await service.station.open(Plan.of(service.policy, first.address))
+        if estate is None:
+            await service.station.streams.begin()
         await self._intercept(house, first)
         await self._look_after_names_and_links(house)
+        house.callback(service.feed.close, "the gateway stops")
+        control = ControlServer(service, _api_options(self.settings), self._descriptors)
+        await control.prepare()
+        house.push_async_callback(control.stop)
+        self._control = control
+        service.giver = self._giver()
+        self._give_up_privileges()
+        await self._watch(house)
+        if self.predecessor is not None:
+            await self._replace(self.predecessor)
         if state is not None:
             keeper = Keeper(state, found.gateway, service.clock, self.spawn)
             service.keeper = house.enter_context(keeper)
             service.remarks.append(lambda: keeper.attention)
-        house.callback(service.feed.close, "the gateway stops")
-        await house.enter_async_context(ControlServer(service, _api_options(self.settings)))
+        await control.serve()
         house.enter_context(Ticker(_REPORT, service.report_drops))
-        self._give_up_privileges()
-        await self._watch(house)
 
     # -- the core and its sockets ----------------------------------------------------------------------
 
@@ -155,10 +185,8 @@ class Premises:
             _log.info("strangers are not kept out", reason=strangers.reason)
         return strangers
 
-    def _revived(
-        self, fastpath: FastPath, strangers: Strangers, first: Uplink, state: StateFile | None
-    ) -> Revived:
-        make = partial(
+    def _maker(self, fastpath: FastPath, strangers: Strangers, first: Uplink) -> Callable[[], Gateway]:
+        return partial(
             Gateway,
             self.policy(self.settings),
             first.addresses,
@@ -166,7 +194,6 @@ class Premises:
             carried=None if fastpath.reason else fastpath.carried,
             selective=not strangers.reason,
         )
-        return revived(make, state, now=asyncio.get_running_loop().time())
 
     def _service(self, gateway: Gateway, first: Uplink) -> Service:
         clock = asyncio.get_running_loop().time
@@ -205,7 +232,7 @@ class Premises:
     def _open_station(self, house: AsyncExitStack, first: Uplink) -> None:
         service, sockets = self.service, self._config.sockets
         gateway, datapath = service.gateway, service.datapath
-        streams = Streams(number=gateway.new_stream, report=datapath.stream_event, spawn=self.spawn)
+        streams = Streams(number=gateway.new_stream, report=datapath.stream_event, store=self._store)
         splices = Splices(number=gateway.new_stream, report=datapath.forward_event)
         datapath.attach(streams, splices, service.handover, service.strangers)
         house.callback(streams.abort_all)
@@ -222,6 +249,8 @@ class Premises:
             first.interface.name,
             sockets.receive_buffer,
             sockets.batch,
+            self._descriptors,
+            Intakes(open=self.predecessor is None),
         )
         house.callback(station.close)
         house.callback(service.holds.close)
@@ -231,7 +260,9 @@ class Premises:
 
     async def _intercept(self, house: AsyncExitStack, first: Uplink) -> None:
         service = self.service
-        self.interceptor = interceptor = Interceptor(self._config, self._lan, first.interface.name)
+        self.interceptor = interceptor = Interceptor(
+            self._config, self._lan, first.interface.name, shared=self.predecessor is not None
+        )
         house.push_async_callback(interceptor.remove)
         self.follower = follower = self._make_follower(first)
         service.remarks += [lambda: interceptor.attention, lambda: follower.attention]
@@ -284,6 +315,47 @@ class Premises:
             told(uplink.NOWHERE, follower.uplink)
             follower.listeners.append(told)
 
+    # -- from process to process -----------------------------------------------------------------------
+
+    def _giver(self) -> Giver:
+        return Giver(
+            service=self.service,
+            interceptor=self.interceptor,
+            follower=self.follower,
+            locks=self.locks,
+            changing=self.changing,
+            leave=self.succeeded,
+        )
+
+    async def leave(self) -> None:
+        """Let another process have it all: say so to those who listen, and close our doors."""
+        self.service.feed.close("another process has taken over")
+        await self._control.leave()
+
+    def _inherit(self, estate: Estate) -> None:
+        """Have what the process before us has, but leave it alone as yet."""
+        service = self.service
+        service.datapath.wait()
+        service.holds.sockets = estate.holds
+        service.station.streams.adopt(estate.streams)
+        service.station.splices.adopt(estate.joints)
+
+    async def _replace(self, predecessor: Predecessor) -> None:
+        """Serve in the place of the process before us. From here on it has left."""
+        last, service = predecessor.replace(), self.service
+        station = service.station
+        self.interceptor.shared = False
+        self.locks.take_up()
+        service.gateway.registry.recount(last.counts)
+        station.intakes.begin()
+        service.datapath.begin(last.packets)
+        station.splices.cut_others()
+        station.streams.keep_all()
+        await station.streams.begin()
+        self._descriptors.close_others()
+        service.holds.close_others()
+        _log.info("taken over", sessions=len(service.gateway.registry), kept=len(last.packets))
+
     def _give_up_privileges(self) -> None:
         in_use = self.service.handover.active or not self.service.strangers.reason
         if in_use and needs_privilege():
@@ -299,10 +371,6 @@ def _lan_interfaces(settings: Config, wan: str) -> tuple[str, ...]:
             "no interface has an address in lan.networks", "name the LAN's interfaces in lan.interfaces"
         )
     return found
-
-
-def _state_file(settings: Config) -> StateFile | None:
-    return StateFile(Path(settings.state.directory), settings.name) if settings.state.directory else None
 
 
 def _api_options(settings: Settings) -> ApiOptions:

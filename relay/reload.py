@@ -87,7 +87,9 @@ class Reloader:
         fixed = config.needs_restart(self.premises.settings, settings)
         if fixed:
             raise ReloadRefused([f"{key}: can only change with a restart" for key in fixed])
-        missing = privileges.missing(Capability[name] for name in needed_capabilities(settings.config))
+        needed = {Capability[name] for name in needed_capabilities(settings.config)}
+        # What is not kept has done its work: what it was for cannot change.
+        missing = privileges.missing(needed & privileges.KEPT)
         if missing:
             raise ReloadRefused(privileges.explain(missing).splitlines())
         return settings

@@ -1,10 +1,12 @@
 """The running gateway as the control API sees it: what it is doing, and what it can be told to do."""
 
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
+from typing import Any, Protocol
 
 import structlog
 
@@ -54,6 +56,20 @@ _STRANGERS = {ipv4.ESP: Reason.ESP_STRANGER, ipv4.GRE: Reason.STRANGER}
 _NAMED = frozenset({Reason.ESP_BLOCKED, Reason.ESP_SQUELCHED, Reason.ESP_REFUSED})
 
 
+class Handing(Protocol):
+    """Hands all of it over to another process."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing may change, because that is under way."""
+
+    def refusal(self, asked: dict[str, Any]) -> str:
+        """Why a process may not take over; empty when it may."""
+
+    async def give(self, connection: socket.socket) -> None:
+        """Hand over, and leave; or go on as before."""
+
+
 @dataclass(slots=True)
 class Service:
     """Implements relay.control.daemon.Daemon."""
@@ -85,6 +101,7 @@ class Service:
     holds: PortHolds = field(default_factory=PortHolds)
     links: Links = field(init=False)
     names: Names = field(init=False)
+    giver: Handing = field(init=False)
     _reported: dict[Reason, int] = field(default_factory=dict)
     #: What was logged once, and is not again.
     _said: set[str] = field(default_factory=set)
@@ -217,6 +234,18 @@ class Service:
             return self.waiting
         number = len(self.gateway.registry)
         return f"{number} session{'' if number == 1 else 's'} on {self.wan.address or 'no address yet'}"
+
+    def takeover_refusal(self, asked: dict[str, Any]) -> str:
+        """Why a process may not take over."""
+        return self.giver.refusal(asked)
+
+    async def hand_over(self, connection: socket.socket) -> None:
+        """Hand over, and leave."""
+        await self.giver.give(connection)
+
+    def frozen(self) -> bool:
+        """Whether another process is about to take over."""
+        return self.giver.frozen
 
     def ready(self) -> bool:
         """Whether new sessions are served."""

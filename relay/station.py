@@ -6,13 +6,13 @@ listener. A WAN without an exposed PPTP server
 keeps its port 1723 to itself, so that another program may have it.
 """
 
-import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from protocols.actions import Side
 from protocols.addr import show_ip
@@ -21,13 +21,16 @@ from protocols.pptp.codes import PORT
 from relay import others
 from relay.datapath import Datapath
 from relay.fastpath.handover import Handover
+from relay.intakes import Intakes
 from relay.kernel import KernelError, refused
 from relay.plan import ForwardPlan, Plan
 from relay.sockets import datagrams, gatekeeper, raw
+from relay.sockets.descriptors import Descriptors, place
 from relay.sockets.gatekeeper import Opening
 from relay.sockets.splices import Splices
-from relay.sockets.strangers import Strangers
-from relay.sockets.streams import Streams, listener, make_transparent
+from relay.sockets.strangers import Strangers, open_to_all
+from relay.sockets.streams import Streams
+from relay.sockets.tcp import listener, make_transparent
 
 #: What is opened and closed together on an interface.
 _ERRORS, _PPTP, _IPSEC = "errors", "pptp", "ipsec"
@@ -60,6 +63,8 @@ class Station:
     receive_buffer: int
     #: Data packets to take at once.
     batch: int
+    descriptors: Descriptors = field(default_factory=Descriptors)
+    intakes: Intakes = field(default_factory=Intakes)
     #: (name, interface, socket) of every raw socket, for ``status``.
     raw_sockets: list[tuple[str, str, socket.socket]] = field(default_factory=list)
     attention: list[str] = field(default_factory=list)
@@ -140,7 +145,7 @@ class Station:
             if plan.pptp and (interface, _PPTP) not in self._doors:
                 side = self._side(interface)
                 if side is Side.LAN or plan.wan_openings:
-                    await self._pptp_door(interface, transparent=side is Side.LAN and plan.transparent)
+                    self._pptp_door(interface, transparent=side is Side.LAN and plan.transparent)
             if plan.ipsec is None:
                 self._shut(interface, _IPSEC)
             elif (interface, _IPSEC) not in self._stacks:
@@ -152,26 +157,19 @@ class Station:
 
     def _open_errors(self, interface: str) -> None:
         self._stacks[interface, _ERRORS] = ExitStack()
-        icmp = raw.icmp_receiver(interface, _SMALL_BUFFER)
-        self._read("icmp", interface, _ERRORS, icmp)
+        self._read("icmp", interface, _ERRORS, lambda: raw.icmp_receiver(interface, _SMALL_BUFFER))
 
     def _open_gre(self, interface: str) -> None:
         self._stacks[interface, _PPTP] = ExitStack()
-        gre = raw.receiver(socket.IPPROTO_GRE, interface, self.receive_buffer)
-        self._read("gre", interface, _PPTP, gre, self.batch)
-        self._selective[interface, socket.IPPROTO_GRE] = gre
+        self._read_selectively("gre", interface, _PPTP, socket.IPPROTO_GRE)
 
     def _open_ipsec(self, interface: str) -> None:
         stack = self._stacks[interface, _IPSEC] = ExitStack()
         try:
             for port in datagrams.PORTS:
-                stack.enter_context(_hold(port, interface))
-            esp = raw.receiver(socket.IPPROTO_ESP, interface, self.receive_buffer)
-            self._read("esp", interface, _IPSEC, esp, self.batch)
-            self._selective[interface, socket.IPPROTO_ESP] = esp
-            udp = datagrams.receiver(interface, self.receive_buffer)
-            self._read("udp", interface, _IPSEC, udp, self.batch)
-            self._datagrams[interface] = udp
+                stack.enter_context(self._hold(port, interface))
+            self._read_selectively("esp", interface, _IPSEC, socket.IPPROTO_ESP)
+            self._datagrams[interface] = self._read_protocol("udp", interface, _IPSEC, UDP)
         except BaseException:
             self._shut(interface, _IPSEC)
             raise
@@ -183,7 +181,7 @@ class Station:
                 self._shut(interface, part)
             elif (interface, part) not in self._stacks:
                 self._stacks[interface, part] = ExitStack()
-                self._read(part, interface, part, raw.receiver(protocol, interface, _SMALL_BUFFER))
+                self._read(part, interface, part, partial(raw.receiver, protocol, interface, _SMALL_BUFFER))
 
     def close(self) -> None:
         """Close everything."""
@@ -196,7 +194,7 @@ class Station:
             self._answers.close()
             self._answers = None
         elif self._answers is None and wanted:
-            self._answers = datagrams.hold(0)
+            self._answers = self.descriptors.have("answers", lambda: datagrams.hold(0))
 
     @property
     def answer_port(self) -> int:
@@ -216,12 +214,10 @@ class Station:
     def _side(self, interface: str) -> Side:
         return Side.WAN if interface == self.wan_interface else Side.LAN
 
-    async def _pptp_door(self, interface: str, *, transparent: bool) -> None:
-        side = self._side(interface)
-        listening = _listener(interface, "0.0.0.0", PORT, transparent=transparent)
-        self._door(interface, _PPTP, PORT, listening)
-        server = await self.streams.listen(listening, side)
-        self._stacks[interface, _PPTP].callback(server.close)
+    def _pptp_door(self, interface: str, *, transparent: bool) -> None:
+        door = self._door(interface, _PPTP, "0.0.0.0", PORT, transparent=transparent)
+        acceptor = self.streams.listen(door.listening, self._side(interface))
+        self._stacks[interface, _PPTP].callback(self.intakes.accept(acceptor))
 
     def _adapt_forwards(self, interface: str, plan: Plan) -> None:
         # PPTP's socket brings all GRE by itself.
@@ -254,16 +250,14 @@ class Station:
         """
         address = show_ip(forward.address)
         if forward.protocol == TCP:
-            listening = _listener(interface, address, forward.port, transparent=False)
-            stack.callback(listening.close)
-            self._door(interface, forward.part, forward.port, listening)
-            stack.callback(self.splices.listen(listening, self._side(interface)))
+            door = self._door(interface, forward.part, address, forward.port, transparent=False)
+            acceptor = self.splices.listen(door.listening, self._side(interface))
+            stack.callback(self.intakes.accept(acceptor))
         elif forward.protocol == UDP:
             outside = self._side(interface) is Side.WAN
             if outside or forward.neighbours:
-                stack.enter_context(_hold(forward.port, interface, address))
-            udp = raw.receiver(UDP, interface, self.receive_buffer)
-            self._read(f"udp/{forward.port}", interface, forward.part, udp, self.batch)
+                stack.enter_context(self._hold(forward.port, interface, address))
+            udp = self._read_protocol(f"udp/{forward.port}", interface, forward.part, UDP)
             server = None if outside else (forward.server, forward.server_port)
             if not datagrams.choose_forwarded(udp, (forward.address, forward.port), server):
                 raise KernelError(
@@ -271,16 +265,24 @@ class Station:
                     "give the daemon CAP_NET_ADMIN",
                 )
         else:
-            whole = raw.receiver(forward.protocol, interface, self.receive_buffer)
-            self._read(f"ip/{forward.protocol}", interface, forward.part, whole, self.batch)
+            self._read_protocol(f"ip/{forward.protocol}", interface, forward.part, forward.protocol)
 
-    def _door(self, interface: str, part: str, port: int, listening: socket.socket) -> None:
-        turned_away = gatekeeper.turned_away(interface, port, _SMALL_BUFFER)
-        if turned_away is not None:
-            self._read("refused", interface, part, turned_away)
-        # Nobody until the rules are in: a filter without openings.
-        gatekeeper.admit(listening, ())
-        self._doors[interface, part] = _Door(port, listening, turned_away)
+    def _door(self, interface: str, part: str, address: str, port: int, *, transparent: bool) -> _Door:
+        stack, where = self._stacks[interface, part], place(interface)
+        name = f"{part} listening at {where}"
+        # Nobody until the rules are in: a filter without openings. One that is given has its rules.
+        given = self.descriptors.given(name)
+        listening = self.descriptors.have(
+            name, lambda: _listener(interface, address, port, transparent=transparent)
+        )
+        stack.callback(listening.close)
+        turned_away = None
+        watched = self.descriptors.given(_name("refused", part, where))
+        if watched or (not given and gatekeeper.admit(listening, ())):
+            make = partial(gatekeeper.turned_away, interface, port, _SMALL_BUFFER)
+            turned_away = self._read("refused", interface, part, make)
+        door = self._doors[interface, part] = _Door(port, listening, turned_away)
+        return door
 
     def _openings(self, interface: str, part: str, plan: Plan) -> Sequence[Opening]:
         """Who may come in by a door."""
@@ -321,29 +323,57 @@ class Station:
             else:
                 self.strangers.guard(sock)
 
+    def _hold(self, port: int, interface: str, address: str = "0.0.0.0") -> socket.socket:
+        name = f"udp {address}:{port} held at {place(interface)}"
+        with _explained("udp", port, interface):
+            return self.descriptors.have(name, lambda: datagrams.hold(port, interface, address))
+
+    def _read_selectively(self, name: str, interface: str, part: str, protocol: int) -> None:
+        given = self.descriptors.given(_name(name, part, place(interface)))
+        sock = self._selective[interface, protocol] = self._read_protocol(name, interface, part, protocol)
+        if given:
+            open_to_all(sock)  # whoever had it knows other peers than we will
+
+    def _read_protocol(self, name: str, interface: str, part: str, protocol: int) -> socket.socket:
+        make = partial(raw.receiver, protocol, interface, self.receive_buffer)
+        return self._read(name, interface, part, make, self.batch)
+
     def _read(
-        self, name: str, interface: str, part: str, sock: socket.socket, batch: int = _SMALL_BATCH
-    ) -> None:
-        loop, gateway = asyncio.get_running_loop(), self.datapath.gateway
+        self,
+        name: str,
+        interface: str,
+        part: str,
+        make: Callable[[], socket.socket],
+        batch: int = _SMALL_BATCH,
+    ) -> socket.socket:
+        sock = self.descriptors.have(_name(name, part, place(interface)), make)
         side = self._side(interface)
-        entry = gateway.from_wan if side is Side.WAN else gateway.from_lan
         label = f"{name} {side.value} {interface}"
-        loop.add_reader(sock.fileno(), self.datapath.reader(label, sock, entry, batch=batch))
         self.raw_sockets.append((label, interface, sock))
         stack = self._stacks[interface, part]
         stack.callback(self.datapath.released, label)
         stack.callback(sock.close)
-        stack.callback(loop.remove_reader, sock.fileno())
+        stack.callback(self.intakes.read(sock, self.datapath.reader(label, sock, side, batch=batch)))
+        return sock
+
+    def restore(self, plan: Plan) -> None:
+        """Make good what another process may have changed of what it was given.
+
+        Raises:
+            KernelError: the fast path is required, and the kernel refuses it now.
+        """
+        self._guard(plan)
+        for interface in self._open:
+            self.handover.attach(interface, self._side(interface))
+
+
+def _name(name: str, part: str, where: str) -> str:
+    return f"{part} {name} at {where}"
 
 
 def _listener(interface: str, address: str, port: int, *, transparent: bool) -> socket.socket:
     with _explained("tcp", port, interface):
         return listener(interface, address, port, transparent=transparent)
-
-
-def _hold(port: int, interface: str, address: str = "0.0.0.0") -> socket.socket:
-    with _explained("udp", port, interface):
-        return datagrams.hold(port, interface, address)
 
 
 @contextlib.contextmanager

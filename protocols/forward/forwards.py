@@ -99,14 +99,15 @@ class Forwards:
         """All TCP connections that have a part in it."""
         return self._tcp.streams()
 
-    def adopt(self, kind: str, *record: Any, streams: Set[int]) -> None:
+    def adopt(self, kind: str, *record: Any, streams: Set[int]) -> list[Action]:
         """Take in a record of before a restart; of TCP, if its connection is among the ``streams`` left."""
         if kind == "tcp":
-            self._tcp.adopt(*record, streams=streams)
-        elif kind == "udp":
+            return self._tcp.adopt(*record, streams=streams)
+        if kind == "udp":
             self._udp.adopt(*record)
         else:
             self._ip.adopt(*record)
+        return []
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""

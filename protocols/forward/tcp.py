@@ -129,16 +129,7 @@ class TcpForwards:
         self._connections[event.stream] = connection
         self._registry.add(session, event.remote)
         self._deadlines.file(connection, now + self._limit(connection))
-        splice = Splice(
-            stream=event.stream,
-            source=found.seen,
-            destination=rule.server,
-            port=rule.server_port,
-            transparent=not found.hidden,
-            toward=session.inbound,
-            back=session.outbound,
-        )
-        return [SessionOpened(session), splice]
+        return [SessionOpened(session), _splice(connection)]
 
     def _enter(self, connection: Connection, state: State, now: float) -> list[Action]:
         session = connection.session
@@ -202,16 +193,17 @@ class TcpForwards:
         """All TCP connections that have a part in it."""
         return self._connections.keys()
 
-    def adopt(self, connection: Connection, accounts: dict[str, Ip4], *, streams: Set[int]) -> None:
+    def adopt(self, connection: Connection, accounts: dict[str, Ip4], *, streams: Set[int]) -> list[Action]:
         """Go on with a connection of before a restart, if it is among the ``streams`` that survived."""
         if connection.stream not in streams or connection.stream in self._connections:
-            return
+            return []
         session = connection.session
         self._registry.readmit(session, accounts[session.id])
         self._connections[connection.stream] = connection
         until = session.idle_since() + self._limit(connection)
         examined = connection.examined
         self._deadlines.file(connection, until if examined is None else examined + _ANSWER_WITHIN)
+        return [_splice(connection)]
 
     # -- time ------------------------------------------------------------------------------------------
 
@@ -235,3 +227,17 @@ class TcpForwards:
             else:
                 actions += self._cut(connection, "idle")
         return actions
+
+
+def _splice(connection: Connection) -> Splice:
+    way_, session = connection.way, connection.session
+    server, port = way_.server
+    return Splice(
+        stream=connection.stream,
+        source=way_.seen,
+        destination=server,
+        port=port,
+        transparent=not way_.hidden,
+        toward=session.inbound,
+        back=session.outbound,
+    )

@@ -4,14 +4,18 @@ Every message says its length first. TCP may split and join them anywhere, so wh
 message waits here, never more than one message of it.
 """
 
+from dataclasses import dataclass, field
+
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.pptp.messages import CONTROL_MESSAGE, LONGEST, MAGIC, SHORTEST
 
 _TYPE_END = 4
 _MAGIC_END = 8
+_MAGIC = MAGIC.to_bytes(4)
 
 
+@dataclass(slots=True, eq=False)
 class Framer:
     """Whole messages out of bytes cut anywhere.
 
@@ -20,11 +24,10 @@ class Framer:
     ``feed`` returns them. So look at ``error`` after each ``feed``.
     """
 
-    __slots__ = ("_buffer", "error")
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self.error: DecodeError | None = None
+    _buffer: bytes = field(default=b"", init=False)
+    error: DecodeError | None = field(default=None, init=False)
+    #: Octets that may still be passed over to find the start of a message; 0: the stream is in step.
+    _sought: int = field(default=0, init=False)
 
     @property
     def pending(self) -> int:
@@ -39,9 +42,11 @@ class Framer:
         if self.error is not None:
             return []
         stream = self._buffer + data
+        if self._sought:
+            stream = self._seek(stream)
         at = 0
         messages: list[bytes] = []
-        while (left := len(stream) - at) >= 2:
+        while not self._sought and (left := len(stream) - at) >= 2:
             self.error = _fault(stream[at : at + _MAGIC_END])
             if self.error is not None:
                 self._buffer = b""
@@ -53,6 +58,27 @@ class Framer:
             at += length
         self._buffer = stream[at:]
         return messages
+
+    def resynchronise(self) -> None:
+        """Begin anew with the next message: the start of the one under way may be lost."""
+        self._buffer, self._sought = b"", LONGEST
+
+    def _seek(self, stream: bytes) -> bytes:
+        """The stream from the next message on, if it begins in it; else what its beginning may be."""
+        at = stream.find(_MAGIC, _TYPE_END)
+        while at >= 0:
+            start = at - _TYPE_END
+            if start <= self._sought and _fault(stream[start : start + _MAGIC_END]) is None:
+                self._sought = 0
+                return stream[start:]
+            at = stream.find(_MAGIC, at + 1)
+        passed = max(0, len(stream) - _MAGIC_END + 1)
+        self._sought -= passed
+        if self._sought <= 0:
+            self._sought = 0
+            self.error = DecodeError(Reason.PPTP_MAGIC, "no message begins after a restart")
+            return b""
+        return stream[passed:]
 
 
 def _fault(start: bytes) -> DecodeError | None:

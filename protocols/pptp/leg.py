@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from protocols.actions import Side
+from protocols.actions import Connect, Side
 from protocols.addr import Ip4
 from protocols.policy import PptpTimers
 from protocols.pptp.framing import Framer
@@ -28,6 +28,17 @@ class Leg:
     def shows(self, owner: "Leg") -> bool:
         """Whether the host of this leg sees ``owner``'s real address, and so may see its real Call IDs."""
         return self.local == owner.remote
+
+    def dial(self, port: int, *, transparent: bool) -> Connect:
+        """What makes this leg, which is the second one."""
+        caller = self.other.stream
+        return Connect(self.stream, self.side, self.local, self.remote, port, transparent, caller)
+
+    def resynchronise(self, *, now: float) -> None:
+        """Go on though what the host has said lately may be lost: the start of a message, an answer."""
+        self.framer.resynchronise()
+        self.partial_since = self.probe = None
+        self.heard = now
 
     def deadline(self, timers: PptpTimers) -> float:
         """When this leg is next to be looked at."""

@@ -69,4 +69,4 @@ class Moving:
         onward = Leg(self._new_stream(), route.side, route.destination, route.source, now)
         leg.other, onward.other = onward, leg
         connection.onward, connection.session.gateway = onward, wan
-        return Connect(onward.stream, route.side, route.source, route.destination, PORT, route.transparent)
+        return onward.dial(PORT, transparent=route.transparent)

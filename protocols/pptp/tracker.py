@@ -11,7 +11,6 @@ from typing import Any
 
 from protocols.actions import (
     Action,
-    Connect,
     Drop,
     SessionChanged,
     SessionOpened,
@@ -123,7 +122,7 @@ class PptpTracker:
         onward = connection.onward
         return [
             SessionOpened(connection.session),
-            Connect(onward.stream, route.side, route.source, route.destination, PORT, route.transparent),
+            onward.dial(PORT, transparent=route.transparent),
         ]
 
     def _open(self, event: StreamAccepted, route: Route, now: float) -> Connection:
@@ -355,7 +354,22 @@ class PptpTracker:
             return []
         onward = connection.onward
         transparent = onward.local not in (*self.admission.addresses.own, UNSPECIFIED)
-        return [Connect(onward.stream, onward.side, onward.local, onward.remote, PORT, transparent)]
+        return [onward.dial(PORT, transparent=transparent)]
+
+    def resynchronise(self, *, now: float) -> list[Action]:
+        """Go on with streams of which a crash has lost what was just being read.
+
+        That is one message at most, as each is passed on before the next is read. A connection that was
+        still being made, or ended, cannot do without any.
+        """
+        actions: list[Action] = []
+        for connection in self._connections:
+            for leg in connection.legs():
+                leg.resynchronise(now=now)
+            if connection.phase is not Phase.UP:
+                actions += self._connections.end(connection, "not finished before the restart", now)
+            self._connections.file(connection)
+        return actions
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -31,12 +31,20 @@ from relay.options import DEFAULT_CONFIG, DEFAULT_DRAIN, RunOptions, find_config
     metavar="SECONDS",
     help="How long SIGTERM waits for sessions to end.",
 )
+@click.option(
+    "--takeover", is_flag=True, help="Replace the gateway that runs, and have all its sessions go on."
+)
 @click.pass_context
-def command(ctx: click.Context, config: Path | None, sets: tuple[str, ...], drain: float) -> None:
+def command(
+    ctx: click.Context, config: Path | None, sets: tuple[str, ...], drain: float, takeover: bool
+) -> None:
     """Run the gateway in the foreground.
 
     It says "ready" when it serves. SIGHUP reads the configuration again; SIGTERM takes no new sessions, waits
     for those there are, and leaves.
+
+    With --takeover it replaces a running gateway of the same name. That one goes on until the new one is
+    ready, hands its sockets and sessions over, and leaves; if the new one cannot start, nothing has happened.
 
     The file may be absent when VPNMASQ_MASQUERADE or VPNMASQ_EXPOSE hold the rules.
     """
@@ -47,7 +55,7 @@ def command(ctx: click.Context, config: Path | None, sets: tuple[str, ...], drai
         found = find_config(config, os.environ)
     except FileNotFoundError as missing:
         raise Failure(str(missing), Exit.BAD_CONFIGURATION) from missing
-    options = RunOptions(config=found, sets=sets, drain=drain, socket=named_socket())
+    options = RunOptions(config=found, sets=sets, drain=drain, takeover=takeover, socket=named_socket())
     # Here and not above: the daemon's modules take longer to import than ``run --help`` to print.
     import relay.app
 

@@ -301,6 +301,8 @@ class State(Table):
 
     directory: Path = "/var/lib/vpnmasq"
     """Where sessions are kept; "" = keep nothing across restarts."""
+    descriptors: Annotated[StrictInt, Field(ge=0, le=4096)] = 4096
+    """Sockets of control connections that systemd keeps open for us in case of a crash, two for each."""
 
 
 class Limits(Table):

@@ -104,6 +104,16 @@ def group_number(name: str) -> int | None:
         return None
 
 
+def process_of(connection: socket.socket) -> int:
+    """Return the process that connected to the Unix socket.
+
+    Raises:
+        OSError: not a connected Unix socket.
+    """
+    pid, _, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(pid)
+
+
 def caller_of(connection: socket.socket) -> Caller:
     """Return who connected to the Unix socket, as the kernel remembers it.
 

@@ -4,9 +4,10 @@
 seconds, as everywhere in the daemon: the API alone turns it into dates.
 """
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from protocols.addr import Ip4
 from protocols.drops import Reason
@@ -198,6 +199,15 @@ class Daemon(Protocol):
 
     async def link_changed(self, event: str, link: Link) -> bool:
         """Act on a hook's word that a link is "up" or "down"; return whether the gateway has followed it."""
+
+    def takeover_refusal(self, asked: dict[str, Any]) -> str:
+        """Return why a process that introduces itself like this may not take over; empty when it may."""
+
+    async def hand_over(self, connection: socket.socket) -> None:
+        """Hand over to the process at the other end, and leave; go on as before if that fails."""
+
+    def frozen(self) -> bool:
+        """Whether nothing may be changed, because another process is about to take over."""
 
     def ready(self) -> bool:
         """Whether the gateway serves now."""

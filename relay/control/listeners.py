@@ -28,6 +28,7 @@ class UnixListener(web.BaseSite):
         self._path = Path(path)
         self._group = group
         self._inode: tuple[int, int] | None = None
+        self._listening: socket.socket | None = None
 
     @property
     def name(self) -> str:
@@ -35,26 +36,44 @@ class UnixListener(web.BaseSite):
         return f"unix:{self._path}"
 
     async def start(self) -> None:
-        """Bind and listen.
-
-        Raises:
-            ControlError: the place is taken by another daemon, or cannot be used; says what to do.
-        """
+        """Listen on the socket that was taken."""
         await super().start()
-        listening = self._bind()
-        server = self._runner.server
+        server, listening = self._runner.server, self._listening
         assert server is not None
+        assert listening is not None
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(server, sock=listening, backlog=64)
+        self._listening = None  # it is the server's to close
 
     async def stop(self) -> None:
         """Stop listening and remove the socket."""
         await super().stop()
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the socket from its place, if it is still ours."""
+        if self._listening is not None:
+            self._listening.close()
         with contextlib.suppress(OSError):
             if self._inode == _identity(self._path):
                 self._path.unlink()
 
-    def _bind(self) -> socket.socket:
+    def take(self, listening: socket.socket) -> None:
+        """Listen on this one, which ``bind`` or another process has made."""
+        self._listening = listening
+        with contextlib.suppress(OSError):
+            self._inode = _identity(self._path)
+
+    def give_up(self) -> None:
+        """The socket is another process's from now on."""
+        self._inode = None
+
+    def bind(self) -> socket.socket:
+        """Bind a socket to our place.
+
+        Raises:
+            ControlError: it is taken by another daemon, or cannot be used; says what to do.
+        """
         _make_way(self._path)
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
@@ -64,7 +83,6 @@ class UnixListener(web.BaseSite):
             if number is not None:
                 os.chown(self._path, -1, number)
             self._path.chmod(0o660)
-            self._inode = _identity(self._path)
         except OSError as error:
             unix.close()
             raise ControlError(f"api.socket: cannot listen at {self._path}: {error.strerror}") from error

@@ -13,12 +13,15 @@
 | POST /v1/wan/up          | admin | vpnmasq.wan/1: a hook says that a link is up |
 | POST /v1/wan/down        | admin | vpnmasq.wan/1: and that it is down |
 | POST /v1/reload          | admin | vpnmasq.reload/1; 422 with ``problems`` when the file is wrong |
+| POST /v1/takeover        | admin | 101, and then relay.takeover.channel; 409 with the reason |
 | GET  /v1/health          | read  | vpnmasq.health/1; 503 while not ready |
 | GET  /v1/metrics         | read  | Prometheus text |
 """
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from itertools import islice
 
@@ -31,7 +34,7 @@ from relay.control import schema
 from relay.control.access import Level
 from relay.control.daemon import Daemon, ReloadRefused
 from relay.control.feed import Subscription, TooManyFollowersError
-from relay.control.requests import PairKey, read_ids, read_link, read_pair, read_pair_key
+from relay.control.requests import PairKey, read_ids, read_json, read_link, read_pair, read_pair_key
 from relay.metrics import CONTENT_TYPE, Exposition
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -65,6 +68,7 @@ class Routes:
             ("GET", "/v1/events", Level.READ, self.events),
             ("POST", "/v1/wan/{event:up|down}", Level.ADMIN, self.wan),
             ("POST", "/v1/reload", Level.ADMIN, self.reload),
+            ("POST", "/v1/takeover", Level.ADMIN, self.takeover),
             ("GET", "/v1/health", Level.READ, self.health),
             ("GET", "/v1/metrics", Level.READ, self.metrics),
         ]
@@ -155,6 +159,26 @@ class Routes:
             text = "the configuration is wrong; nothing was changed"
             return answer(schema.error(text, problems=refused.problems), status=422)
         return answer(schema.reloaded(changed))
+
+    async def takeover(self, request: web.Request) -> web.StreamResponse:
+        """Hand over to another process of ours, on this connection."""
+        refusal = self._daemon.takeover_refusal(await read_json(request))
+        transport = request.transport
+        if transport is None or transport.get_extra_info("socket").family != socket.AF_UNIX:
+            refusal = "descriptors only go over the Unix socket"
+        if refusal or transport is None:
+            return answer(schema.error(refusal), status=409)
+        response = web.StreamResponse(
+            status=101, headers={"Connection": "Upgrade", "Upgrade": "vpnmasq-takeover"}
+        )
+        await response.prepare(request)
+        transport.pause_reading()
+        while transport.get_write_buffer_size():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        number = os.dup(transport.get_extra_info("socket").fileno())
+        with socket.socket(fileno=number) as connection:
+            await self._daemon.hand_over(connection)
+        return response
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Follow events until the follower leaves, is too slow, or the daemon stops."""

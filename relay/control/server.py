@@ -20,6 +20,7 @@ from relay.control.daemon import Daemon
 from relay.control.listeners import UnixListener, is_loopback, parse_http
 from relay.control.requests import BODY_LIMIT, BadRequestError
 from relay.control.routes import Handler, Routes, answer
+from relay.sockets.descriptors import Descriptors
 
 __all__ = ["ApiOptions", "ControlError", "ControlServer"]
 
@@ -45,8 +46,11 @@ class ApiOptions:
 class ControlServer:
     """Serves the API until stopped. Every instance serves once."""
 
-    def __init__(self, daemon: Daemon, options: ApiOptions) -> None:
+    def __init__(self, daemon: Daemon, options: ApiOptions, descriptors: Descriptors | None = None) -> None:
+        self._daemon = daemon
         self._options = options
+        self._descriptors = descriptors or Descriptors()
+        self._sites: list[web.BaseSite] = []
         self._access = Access(options.read_group, options.admin_group, options.token)
         self._routes = Routes(daemon)
         self._runner = web.AppRunner(
@@ -61,6 +65,14 @@ class ControlServer:
     async def start(self) -> None:
         """Listen on the Unix socket and, if configured, the TCP address.
 
+        Raises: as ``prepare``.
+        """
+        await self.prepare()
+        await self.serve()
+
+    async def prepare(self) -> None:
+        """Do all that may fail, so that ``serve`` has only to listen.
+
         Raises:
             ControlError: a group does not exist, the socket is taken, or TCP would be open to others
                 without a token. Nothing listens then.
@@ -72,14 +84,31 @@ class ControlServer:
                 f"api.http: {self._options.http} can be reached from outside, so it needs api.token"
             )
         await self._runner.setup()
+        group = self._options.read_group or self._options.admin_group
+        unix = UnixListener(self._runner, self._options.socket, group)
         try:
-            group = self._options.read_group or self._options.admin_group
-            await UnixListener(self._runner, self._options.socket, group).start()
+            unix.take(self._descriptors.have("control socket", unix.bind))
+            self._sites.append(unix)
             if http:
-                await self._listen_http(*http)
+                name = f"control at {self._options.http}"
+                listening = self._descriptors.have(name, lambda: _bound(*http))
+                self._sites.append(web.SockSite(self._runner, listening))
         except BaseException:
             await self._runner.cleanup()
+            unix.remove()
             raise
+
+    async def serve(self) -> None:
+        """Listen; after ``prepare``."""
+        for site in self._sites:
+            await site.start()
+
+    async def leave(self) -> None:
+        """Stop, and let another process have the sockets."""
+        for site in self._sites:
+            if isinstance(site, UnixListener):
+                site.give_up()
+        await self.stop()
 
     async def stop(self) -> None:
         """Let followers go with a last line, stop listening, remove the socket."""
@@ -103,15 +132,6 @@ class ControlServer:
     ) -> None:
         await self.stop()
 
-    async def _listen_http(self, host: str, port: int) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            # Bound here: uvloop would start threads to do it, and threads keep the capabilities we give up.
-            listening = socket.create_server((host, port), family=family)
-        except OSError as error:
-            raise ControlError(f"api.http: cannot listen at {host}:{port}: {error.strerror}") from error
-        await web.SockSite(self._runner, listening).start()
-
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[_errors_as_json], client_max_size=BODY_LIMIT)
         for method, path, level, handler in self._routes.table():
@@ -124,6 +144,9 @@ class ControlServer:
         async def guarded(request: web.Request) -> web.StreamResponse:
             if self._level(request) < needed:
                 return answer(schema.error(self._refusal(request, needed)), status=403)
+            if needed is Level.ADMIN and self._daemon.frozen():
+                text = "another process is taking over: ask again in a moment"
+                return answer(schema.error(text), status=503)
             return await handler(request)
 
         return guarded
@@ -143,6 +166,15 @@ class ControlServer:
             level = needed.name.lower()
             return f'this needs the {level} level: send "Authorization: Bearer TOKEN" with api.token as TOKEN'
         return self._access.remedy(needed)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # Bound here: uvloop would start threads to do it, and threads keep the capabilities we give up.
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ControlError(f"api.http: cannot listen at {host}:{port}: {error.strerror}") from error
 
 
 def _connection(request: web.Request) -> socket.socket | None:

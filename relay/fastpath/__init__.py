@@ -62,5 +62,8 @@ class FastPath(Protocol):
     def changes(self) -> Iterator[tuple[int, Carried]]:
         """Some of the flows that have carried something since they were looked at last; all in turn."""
 
+    def leave(self) -> None:
+        """Let another process's fast path have the interfaces, so that we carry nothing more."""
+
     def close(self) -> None:
         """Leave the kernel as it was."""

@@ -147,6 +147,11 @@ class Handover:
         if self._pending.pop(flow, None) is None:
             self._fastpath.unload(flow)
 
+    def leave(self) -> None:
+        """Let another process's fast path have the interfaces, and count what ours has carried."""
+        self._fastpath.leave()
+        self._gateway.offloads.refresh_all()
+
     def _hand_over(self) -> None:
         self._drain()
         pending, self._pending = self._pending, {}

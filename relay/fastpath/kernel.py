@@ -214,6 +214,10 @@ class KernelFastPath:
     def _hold(self, until: int) -> None:
         abi.LEASE_END.pack_into(self._lease, 0, until)
 
+    def leave(self) -> None:
+        """As FastPath."""
+        self._links.close()  # what another process has put in our place stays
+
     def close(self) -> None:
         """As FastPath."""
         self._hold(0)

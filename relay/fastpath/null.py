@@ -45,5 +45,8 @@ class NullFastPath:
         """None."""
         return iter(())
 
+    def leave(self) -> None:
+        """Nothing to leave to others."""
+
     def close(self) -> None:
         """Nothing to leave."""

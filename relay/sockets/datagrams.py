@@ -11,7 +11,6 @@ from typing import Final
 
 from protocols.udp import Endpoint
 from relay.sockets import bpf
-from relay.sockets.raw import receiver as raw_receiver
 
 #: IKE (RFC 2408 §2.5.1), IPsec in UDP (RFC 3947 §8).
 PORTS: Final = (500, 4500)
@@ -21,15 +20,6 @@ _SOURCE: Final = bpf.NETWORK_HEADER + 12
 _DESTINATION: Final = bpf.NETWORK_HEADER + 16
 _SOURCE_PORT: Final = 0
 _DESTINATION_PORT: Final = 2
-
-
-def receiver(interface: str, receive_buffer: int) -> socket.socket:
-    """A socket for UDP packets that arrive on an interface; ``choose`` says which.
-
-    Raises:
-        OSError: no such interface, or CAP_NET_RAW is missing.
-    """
-    return raw_receiver(socket.IPPROTO_UDP, interface, receive_buffer)
 
 
 def choose(sock: socket.socket, more: tuple[int, int] | None) -> bool:

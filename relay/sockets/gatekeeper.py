@@ -47,18 +47,16 @@ def too_many(openings: Sequence[Opening]) -> bool:
     return not bpf.fits(_only(openings))
 
 
-def turned_away(interface: str, port: int, receive_buffer: int) -> socket.socket | None:
+def turned_away(interface: str, port: int, receive_buffer: int) -> socket.socket:
     """A raw socket for the SYNs to a port that arrive on an interface; ``watch`` says which.
 
-    None when the kernel takes no filter: then nobody is turned away.
+    Of use only where ``admit`` is: else nobody is turned away.
 
     Raises:
         OSError: no such interface, or CAP_NET_RAW is missing.
     """
     sock = receiver(socket.IPPROTO_TCP, interface, receive_buffer)
-    if not bpf.attach(sock, _syn_to(port, [(bpf.RETURN, 0, 0, 0)])):
-        sock.close()
-        return None
+    bpf.attach(sock, _syn_to(port, [(bpf.RETURN, 0, 0, 0)]))
     return sock
 
 

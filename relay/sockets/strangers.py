@@ -6,6 +6,7 @@ we keep: peers that the core heeds, and networks that the rules name. Of everybo
 about a hundred a second through, for the core to judge and log as ever, and counts the others.
 """
 
+import contextlib
 import socket
 import struct
 from collections.abc import Collection
@@ -172,6 +173,12 @@ class KeptOut:
     def close(self) -> None:
         """As Strangers."""
         self._open.close()
+
+
+def open_to_all(sock: socket.socket) -> None:
+    """Let everybody's packets into a raw socket, whichever process guards it."""
+    with contextlib.suppress(FileNotFoundError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def keep_out(most: int) -> Strangers:

@@ -1,14 +1,18 @@
-"""TCP connections as numbered streams: accepted or dialled, reported to the core, written and closed."""
+"""TCP connections as numbered streams: accepted or dialled, reported to the core, written and closed.
+
+What is read goes to the core at once, and what cannot be written yet waits here: so all that there is of a
+stream beside its socket are these few octets, and another process can go on with it.
+"""
 
 import asyncio
+import contextlib
 import socket
-import struct
-from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from protocols.actions import Connect, Side
-from protocols.addr import parse_ip, show_ip
+from protocols.addr import parse_ip
 from protocols.events import (
     StreamAccepted,
     StreamConnected,
@@ -19,14 +23,13 @@ from protocols.events import (
     StreamLost,
     StreamStalled,
 )
-
-_IP_TRANSPARENT: Final = 19
-_IP_BIND_ADDRESS_NO_PORT: Final = 24
-_SO_BINDTODEVICE: Final = 25
-LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+from relay.sockets.tcp import Acceptor, be_rude, dial, outcome
 
 #: Connections the kernel may hold for us between two wake-ups.
 _BACKLOG: Final = 512
+
+#: Octets that are read at once.
+_READ: Final = 65536
 
 #: Seconds to a standing connection; half of what a PPTP client waits for its Start-Control-Connection-Reply.
 CONNECT_TIMEOUT: Final = 15.0
@@ -37,73 +40,204 @@ LINGER: Final = 10.0
 #: Octets held for a peer that does not read, before the core hears of it.
 WRITE_LIMIT: Final = 65536
 
+#: Streams that begin before packets get their turn again.
+_AT_ONCE: Final = 64
+
 Report = Callable[[StreamEvent], None]
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
-class _Stream(asyncio.Protocol):
+@dataclass(frozen=True, slots=True)
+class StreamPart:
+    """What there is of a stream: enough for another process to go on with it."""
+
+    number: int
+    #: The stream that was dialled for it, or it for that one; 0 when there is none.
+    partner: int
+    sock: socket.socket
+    #: What is left to write.
+    unsent: bytes
+    #: Whether it is to be closed after that.
+    done: bool
+
+
+class Store(Protocol):
+    """Keeps sockets open for whoever comes after a crash of ours."""
+
+    def keep(self, one: tuple[int, socket.socket], other: tuple[int, socket.socket]) -> None:
+        """Two streams stand, of which one was dialled for the other."""
+
+    def forget(self, number: int) -> bool:
+        """It is about to be closed; whether it was kept, and so stays open for another moment."""
+
+
+class _Stream:
     """One TCP connection. The core's number stays with it until either side is done with the other."""
 
-    def __init__(self, streams: "Streams", number: int, opened: Callable[["_Stream"], None]) -> None:
+    __slots__ = ("_loop", "_stalled", "_streams", "_timeout", "done", "number", "partner", "sock", "unsent")
+
+    def __init__(self, streams: "Streams", number: int, sock: socket.socket, unsent: bytes = b"") -> None:
         self._streams = streams
-        self._opened = opened
+        self._loop = streams.loop
+        self._timeout: asyncio.TimerHandle | None = None
+        self._stalled = False
         self.number = number
-        self.transport: asyncio.Transport | None = None
+        self.partner = 0
+        self.sock = sock
+        self.unsent = bytearray(unsent)
+        #: Whether the core is done with it, and only what is left to write keeps it open.
         self.done = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have the interface and not the base class.
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=WRITE_LIMIT)
-        self._opened(self)
+    def begin(self) -> None:
+        """Read and write from now on."""
+        if self.done:
+            self.close(abort=False)
+        else:
+            self._loop.add_reader(self.sock.fileno(), self._readable)
+        if self.unsent:
+            self._loop.add_writer(self.sock.fileno(), self._writable)
 
-    def data_received(self, data: bytes) -> None:
-        if not self.done:
+    def pause(self) -> None:
+        """Neither read nor write until ``begin``."""
+        self._loop.remove_reader(self.sock.fileno())
+        self._loop.remove_writer(self.sock.fileno())
+
+    def _readable(self) -> None:
+        try:
+            data = self.sock.recv(_READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if data:
             self._streams.report(StreamData(self.number, data))
-
-    def eof_received(self) -> bool:
-        if not self.done:
+        else:
+            self._loop.remove_reader(self.sock.fileno())  # we decide when our half is closed
             self._streams.report(StreamEnded(self.number))
-        return True  # we decide when our half is closed
 
-    def pause_writing(self) -> None:
-        if not self.done:
+    def write(self, data: bytes) -> None:
+        """Send bytes, as soon as the peer takes them."""
+        waiting = bool(self.unsent)
+        self.unsent += data
+        if waiting:
+            self._look()
+        elif self._send() and self.unsent:
+            self._loop.add_writer(self.sock.fileno(), self._writable)
+            self._look()
+
+    def _look(self) -> None:
+        if len(self.unsent) > WRITE_LIMIT and not self._stalled:
+            self._stalled = True
             self._streams.report(StreamStalled(self.number))
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._streams.forget(self)
-        if not self.done:
-            self.done = True
-            self._streams.report(StreamLost(self.number, str(exc) if exc else "reset"))
+    def _send(self) -> bool:
+        """Send what can be sent; False when there is nobody any more."""
+        try:
+            del self.unsent[: self.sock.send(self.unsent)]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self.unsent.clear()
+            # After what is just being done.
+            self._loop.call_soon(self._lost, error)
+            return False
+        return True
 
-    def close(self, abort: bool) -> None:
+    def _writable(self) -> None:
+        if self._send() and not self.unsent:
+            self._stalled = False
+            self._loop.remove_writer(self.sock.fileno())
+            if self.done:
+                self._end(abort=False)
+
+    def _lost(self, error: OSError) -> None:
+        if self.sock.fileno() < 0:
+            return
+        done, self.done = self.done, True
+        self._end(abort=True)
+        if not done:
+            self._streams.report(StreamLost(self.number, error.strerror or str(error)))
+
+    def close(self, *, abort: bool) -> None:
         """End it. Nothing is reported any more."""
         self.done = True
-        transport = self.transport
-        if transport is None:
-            return
-        if abort:
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-            transport.abort()
+        if abort or not self.unsent:
+            self._end(abort=abort)
         else:
-            transport.close()
-            if transport.get_write_buffer_size():
-                asyncio.get_running_loop().call_later(LINGER, transport.abort)
+            self._loop.remove_reader(self.sock.fileno())
+            self._timeout = self._loop.call_later(LINGER, lambda: self._end(abort=True))
+
+    def _end(self, *, abort: bool) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+        self.pause()
+        if abort:
+            be_rude(self.sock)
+        self._streams.forget(self)
+        self.sock.close()
+
+
+class _Dial:
+    """A connection that does not stand yet."""
+
+    def __init__(self, streams: "Streams", action: Connect) -> None:
+        self.action = action
+        self._streams = streams
+        self._sock: socket.socket | None = None
+        self._timeout = streams.loop.call_later(CONNECT_TIMEOUT, self._fail, "no answer")
+
+    def begin(self) -> None:
+        """Dial; the outcome is reported."""
+        action = self.action
+        try:
+            self._sock = sock = dial(
+                action.destination,
+                action.port,
+                source=action.source,
+                transparent=action.transparent,
+                prepare=_prepare,
+            )
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+            return
+        self._streams.loop.add_writer(sock.fileno(), self._answered, sock)
+
+    def _answered(self, sock: socket.socket) -> None:
+        if why := outcome(sock):
+            self._fail(why)
+            return
+        self._sock = None
+        self.stop()
+        self._streams.loop.remove_writer(sock.fileno())
+        self._streams.connected(self.action, sock)
+
+    def _fail(self, why: str) -> None:
+        self.stop()
+        self._streams.report(StreamFailed(self.action.stream, why))
+
+    def stop(self) -> None:
+        """Dial no more; nothing is reported."""
+        self._streams.dialling.pop(self.action.stream, None)
+        self._timeout.cancel()
+        if self._sock is not None:
+            self._streams.loop.remove_writer(self._sock.fileno())
+            self._sock.close()
 
 
 class Streams:
-    """All TCP connections, by the core's numbers.
+    """All TCP connections, by the core's numbers. To be made on the running loop.
 
-    ``spawn`` starts a coroutine in the daemon's task group; ``report`` takes events to the core.
+    ``report`` takes events to the core.
     """
 
-    def __init__(self, *, number: Callable[[], int], report: Report, spawn: Spawn) -> None:
+    def __init__(self, *, number: Callable[[], int], report: Report, store: Store | None = None) -> None:
         self._number = number
-        self._spawn = spawn
         self._streams: dict[int, _Stream] = {}
-        self._dialling: dict[int, asyncio.Task[None]] = {}
+        self._store = store
+        self.dialling: dict[int, _Dial] = {}
+        #: What ``pause`` has kept from dialling.
+        self._interrupted: list[Connect] = []
+        self.loop = asyncio.get_running_loop()
         self.report = report
         #: Set whenever the last stream has gone.
         self.gone = asyncio.Event()
@@ -111,145 +245,124 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    # -- accepting -------------------------------------------------------------------------------------
+    # -- accepting and dialling ------------------------------------------------------------------------
 
-    async def listen(self, sock: socket.socket, side: Side) -> asyncio.Server:
-        """Accept connections on a bound socket; each is reported as StreamAccepted."""
-        loop = asyncio.get_running_loop()
-        accepted = partial(self._accepted, side)
-        return await loop.create_server(
-            lambda: _Stream(self, self._number(), accepted), sock=sock, backlog=_BACKLOG
-        )
+    def listen(self, sock: socket.socket, side: Side) -> Acceptor:
+        """What accepts connections on a bound socket; each is reported as StreamAccepted."""
+        _prepare(sock)  # what is accepted inherits it
 
-    def _accepted(self, side: Side, stream: _Stream) -> None:
-        transport = stream.transport
-        assert transport is not None
-        local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        if not local or not remote:  # reset before we came to it
-            stream.close(abort=True)
-            return
-        self._streams[stream.number] = stream
-        self.report(StreamAccepted(stream.number, side, parse_ip(local[0]), parse_ip(remote[0])))
+        def taken(accepted: socket.socket, remote: tuple[str, int]) -> None:
+            local, _ = accepted.getsockname()
+            number = self._number()
+            self._add(number, accepted)
+            self.report(StreamAccepted(number, side, parse_ip(local), parse_ip(remote[0])))
 
-    # -- dialling --------------------------------------------------------------------------------------
+        return Acceptor(sock, _BACKLOG, taken)
 
     def connect(self, action: Connect) -> None:
         """Dial; the outcome is reported as StreamConnected or StreamFailed."""
-        task = self._spawn(self._dial(action))
-        assert isinstance(task, asyncio.Task)
-        self._dialling[action.stream] = task
-        task.add_done_callback(lambda _: self._dialling.pop(action.stream, None))
+        self.dialling[action.stream] = dialled = _Dial(self, action)
+        dialled.begin()
 
-    async def _dial(self, action: Connect) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            sock = _outgoing(action)
-        except OSError as error:
-            self.report(StreamFailed(action.stream, error.strerror or str(error)))
-            return
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await loop.sock_connect(sock, (show_ip(action.destination), action.port))
-            await loop.create_connection(lambda: _Stream(self, action.stream, self._connected), sock=sock)
-        except (OSError, TimeoutError) as error:
-            sock.close()
-            why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            self.report(StreamFailed(action.stream, why))
-        except asyncio.CancelledError:
-            sock.close()
-            raise
+    def connected(self, action: Connect, sock: socket.socket) -> None:
+        """A connection that was dialled stands."""
+        local, _ = sock.getsockname()
+        stream, caller = self._add(action.stream, sock), self._streams.get(action.caller)
+        if caller is not None:
+            stream.partner, caller.partner = caller.number, stream.number
+            self._keep(stream, caller)
+        self.report(StreamConnected(action.stream, parse_ip(local)))
 
-    def _connected(self, stream: _Stream) -> None:
-        transport = stream.transport
-        assert transport is not None
-        local = transport.get_extra_info("sockname")
-        if not local:
-            stream.close(abort=True)
-            self.report(StreamFailed(stream.number, "reset"))
-            return
-        self._streams[stream.number] = stream
-        self.report(StreamConnected(stream.number, parse_ip(local[0])))
+    def _add(self, number: int, sock: socket.socket) -> _Stream:
+        self._streams[number] = stream = _Stream(self, number, sock)
+        stream.begin()
+        return stream
+
+    def _keep(self, one: _Stream, other: _Stream) -> None:
+        if self._store is not None:
+            self._store.keep((one.number, one.sock), (other.number, other.sock))
 
     # -- what the core asks for ------------------------------------------------------------------------
 
     def write(self, number: int, data: bytes) -> None:
         """Send bytes on a stream; one that has just been lost swallows them."""
         stream = self._streams.get(number)
-        if stream is not None and not stream.done and stream.transport is not None:
-            stream.transport.write(data)
+        if stream is not None and not stream.done:
+            stream.write(data)
 
     def close(self, number: int, *, abort: bool) -> None:
         """Close a stream, or stop dialling it."""
-        dialling = self._dialling.pop(number, None)
-        if dialling is not None and number not in self._streams:
-            dialling.cancel()
-            return
-        stream = self._streams.get(number)
-        if stream is not None:
-            stream.close(abort)
+        dialled, stream = self.dialling.get(number), self._streams.get(number)
+        if dialled is not None:
+            dialled.stop()
+        elif stream is not None:
+            stream.close(abort=abort)
 
     def forget(self, stream: _Stream) -> None:
-        """A stream's connection is gone."""
+        """A stream is about to be closed."""
+        if self._store is not None and self._store.forget(stream.number):
+            # Somebody else holds it for another moment; its peer need not wait for that.
+            with contextlib.suppress(OSError):
+                stream.sock.shutdown(socket.SHUT_RDWR)
         if self._streams.get(stream.number) is stream:
             del self._streams[stream.number]
             if not self._streams:
                 self.gone.set()
 
+    # -- from process to process -----------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Neither read nor write, and dial nobody, until ``resume``."""
+        for stream in self._streams.values():
+            stream.pause()
+        for dialled in tuple(self.dialling.values()):
+            dialled.stop()
+            self._interrupted.append(dialled.action)
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        for stream in tuple(self._streams.values()):
+            stream.begin()
+        interrupted, self._interrupted = self._interrupted, []
+        for action in interrupted:
+            self.connect(action)
+
+    def parts(self) -> Iterator[StreamPart]:
+        """What another process needs to go on with all streams that stand."""
+        for stream in self._streams.values():
+            yield StreamPart(stream.number, stream.partner, stream.sock, bytes(stream.unsent), stream.done)
+
+    def adopt(self, parts: Iterable[StreamPart]) -> None:
+        """Have streams of another process, as yet without reading them; they can be written to."""
+        for part in parts:
+            # One that the core is done with has no number any more.
+            number = -part.number if part.done else part.number
+            stream = self._streams[number] = _Stream(self, number, part.sock, part.unsent)
+            stream.done, stream.partner = part.done, part.partner
+
+    def keep_all(self) -> None:
+        """Have the Store keep all that stand."""
+        for stream in self._streams.values():
+            partner = self._streams.get(stream.partner)
+            if partner is not None and stream.number < partner.number:
+                self._keep(stream, partner)
+
+    async def begin(self) -> None:
+        """Go on with what was adopted, bit by bit."""
+        for at, stream in enumerate(list(self._streams.values()), 1):
+            if self._streams.get(stream.number) is stream:
+                stream.begin()
+            if not at % _AT_ONCE:
+                await asyncio.sleep(0)
+
     def abort_all(self) -> None:
         """Cut everything that is left."""
-        for number in (*self._dialling, *self._streams):
+        for number in (*self.dialling, *self._streams):
             self.close(number, abort=True)
 
 
-def listener(interface: str, address: str, port: int, *, transparent: bool) -> socket.socket:
-    """A bound socket for ``Streams.listen``: connections that arrive on one interface.
-
-    ``transparent``: also those that were dialled to addresses that are not ours.
-
-    Raises:
-        OSError: the port is taken on this interface, the address is not ours, or a capability is missing.
-    """
-    sock = _tcp()
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, interface.encode() + b"\0")
-        if transparent:
-            make_transparent(sock)
-        sock.bind((address, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def make_transparent(sock: socket.socket) -> None:
-    """Let a socket have addresses that are not ours (ip(7), IP_TRANSPARENT).
-
-    Raises:
-        OSError: a capability is missing.
-    """
-    sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-
-
-def _outgoing(action: Connect) -> socket.socket:
-    sock = _tcp()
-    try:
-        if action.transparent:
-            make_transparent(sock)
-        if action.source:
-            # The port is chosen at connect, when it need only be unique towards this destination.
-            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((show_ip(action.source), 0))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _tcp() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _prepare(sock: socket.socket) -> None:
     # A dead host is noticed within minutes even while nobody has anything to say.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000)
-    return sock

@@ -55,6 +55,8 @@ class Keeper:
         self._again = False
         self._not_before = 0.0
         self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._ticker = Ticker(REGULARLY, self._regularly)
         #: Written since the start: how often, and seconds of our own work and octets of the last time.
         self.count = 0
@@ -91,6 +93,7 @@ class Keeper:
     def _begin(self) -> None:
         self._handle = None
         self._writing = True
+        self._idle.clear()
         self._spawn(self._write())
 
     async def _write(self) -> None:
@@ -107,6 +110,7 @@ class Keeper:
             self._not_before = self._clock() + REGULARLY
         finally:
             self._writing = False
+            self._idle.set()
         if self._again:
             self._again = False
             self.changed()
@@ -124,6 +128,17 @@ class Keeper:
                 await asyncio.sleep(0)
                 began = time.perf_counter()
         return lines, work + time.perf_counter() - began
+
+    async def pause(self) -> None:
+        """Leave the file alone until ``resume`` or for good: another process is about to write it."""
+        self.__exit__()
+        await self._idle.wait()
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        self._closed = self._again = False
+        self._handle = None
+        self.__enter__()
 
     def write_last(self) -> None:
         """Write what there is now, and nothing more after that. Blocks."""

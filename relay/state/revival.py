@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from protocols.actions import Action
+from protocols.actions import Action, StreamClose
 from protocols.gateway import Gateway
 from protocols.snapshot import Snapshot
 from protocols.snapshot.graph import SnapshotError
@@ -32,27 +32,30 @@ def revived(
 ) -> Revived:
     """A gateway that goes on from the state in a file, as far as that can be used; what cannot is set aside.
 
-    ``make`` makes a gateway without any sessions; ``streams``: which TCP connections are still there.
+    ``make`` makes a gateway without any sessions; ``streams``: which TCP connections are still there. What
+    was just being read from them when the process before us ended is lost.
     """
     taken, why = _read(file, now)
     if taken is not None:
         try:
-            return restored(make(), taken, streams, now)
+            return restored(make(), taken, streams, now, in_step=False)
         except SnapshotError as error:
             why = str(error)
-    found = Revived(make())
+    found = Revived(make(), [StreamClose(stream, abort=True) for stream in streams])
     if file is not None and why:
         found.attention.append(_set_aside(file, why))
     return found
 
 
-def restored(gateway: Gateway, taken: Snapshot, streams: Set[int], now: float) -> Revived:
-    """A new gateway that goes on from a snapshot.
+def restored(
+    gateway: Gateway, taken: Snapshot, streams: Set[int], now: float, *, in_step: bool = True
+) -> Revived:
+    """A new gateway that goes on from a snapshot; as Gateway.restore.
 
     Raises:
         SnapshotError: it cannot be read; the gateway is of no use any more.
     """
-    actions = gateway.restore(taken, streams=streams, now=now)
+    actions = gateway.restore(taken, streams=streams, in_step=in_step, now=now)
     _log.info("restored", sessions=len(gateway.registry), seconds_old=round(now - taken.now, 3))
     return Revived(gateway, actions)
 

@@ -185,3 +185,16 @@ def test_shortcuts_say_what_arrives_and_what_leaves() -> None:
     assert datagrams.shortcut == Shortcut(Kind.NATT, 17, Side.WAN, PEER, PUBLIC, label, PEER, HOST, new_label)
     datagrams.add(1, 100, 4.0)
     assert (traffic.packets, traffic.last_seen) == (1, 4.0)
+
+
+def test_all_that_the_kernel_has_carried_is_counted_at_once(house: House) -> None:
+    flows = [house.flow(spi) for spi in (7, 8)]
+    for flow in flows:
+        house.offloads.offer(flow, house.session())
+    for number, action in enumerate(house.offloads.take(), 1):
+        assert isinstance(action, Offload)
+        house.kernel[action.flow] = (number, 100 * number, 5.0, 9)
+    house.offloads.refresh_all()
+    assert [(flow.packets, flow.octets) for flow in flows] == [(1, 100), (2, 200)]
+    house.offloads.refresh_all()
+    assert [(flow.packets, flow.octets) for flow in flows] == [(1, 100), (2, 200)]

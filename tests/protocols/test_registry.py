@@ -100,3 +100,19 @@ def test_what_an_ended_session_carried_is_kept() -> None:
         table.remove(ended)
     assert (table.carried_outbound.packets, table.carried_outbound.octets) == (6, 600)
     assert (table.carried_inbound.packets, table.carried_inbound.octets) == (8, 800)
+
+
+def test_what_sessions_have_carried_since_a_snapshot_is_taken_over() -> None:
+    table, later = registry(), registry()
+    for one in (table, later):
+        one.add(session("p1"), ALICE)
+    table.add(session("p2"), ALICE)
+    first = table.get("p1")
+    assert first is not None
+    first.outbound.add(3, 300, 7.0)
+    first.inbound.add(1, 50, 6.0)
+    later.recount(table.counts())
+    again = later.get("p1")
+    assert again is not None
+    assert (again.outbound, again.inbound) == (first.outbound, first.inbound)
+    assert len(later) == 1

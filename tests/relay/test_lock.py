@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.lock import Held, hold, hold_name
+from relay.lock import Held, Locks, hold, hold_name
 
 #: Holds a lock until it is killed.
 HOLDER = """
@@ -98,3 +98,42 @@ def test_a_name_is_held_once_and_its_holder_known(tmp_path: Path) -> None:
             pass
     with hold_name(NAME):
         pass
+
+
+def test_a_lock_goes_from_process_to_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold(path) as old:
+        given = os.dup(old.fd)
+        old.ours = False  # as it is when somebody has taken over
+    assert path.read_text() == f"{os.getpid()}\n"
+    with hold(path, given) as new:
+        with pytest.raises(Held):
+            run_other(path)
+        new.sign()
+    assert path.read_text() == ""
+
+
+def run_other(path: Path) -> None:
+    with hold(path):
+        pass
+
+
+def test_a_process_that_does_not_take_over_leaves_the_lock_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold(path) as old:
+        with hold(path, os.dup(old.fd)):
+            pass
+        assert path.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(Held):
+            run_other(path)
+
+
+def test_the_name_shows_who_has_taken_it_over(tmp_path: Path) -> None:
+    name = f"test-{os.getpid()}"
+    with hold_name(name) as sock:
+        given = os.dup(sock.fileno())
+    with hold_name(name, given) as taken, hold(tmp_path / "lock") as file:
+        Locks(file, taken).take_up()
+        with pytest.raises(Held) as caught, hold_name(name):
+            pass
+        assert caught.value.pid == os.getpid()

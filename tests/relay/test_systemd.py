@@ -29,6 +29,8 @@ MESSAGES = [
     pytest.param(lambda: systemd.stopping("draining"), "STOPPING=1\nSTATUS=draining", id="stopping"),
     pytest.param(lambda: systemd.status("12\nsessions"), "STATUS=12 sessions", id="one-line-only"),
     pytest.param(lambda: systemd.watchdog(), "WATCHDOG=1", id="watchdog"),
+    pytest.param(lambda: systemd.forget("1.2"), "FDSTOREREMOVE=1\nFDNAME=1.2", id="forget"),
+    pytest.param(lambda: systemd.succeeded_by(77), "MAINPID=77", id="succeeded"),
 ]
 
 
@@ -73,3 +75,36 @@ def test_the_watchdog_is_kept_only_by_whom_it_watches(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert systemd.watchdog_interval() == seconds
+
+
+def test_the_manager_gets_a_socket_to_keep(manager: socket.socket) -> None:
+    with socket.socket() as sock:
+        assert systemd.keep("1.2", sock)
+        text, (number,), _, _ = socket.recv_fds(manager, 1000, 1)
+    os.close(number)
+    assert text.decode() == "FDSTORE=1\nFDNAME=1.2"
+
+
+def test_without_a_manager_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    with socket.socket() as sock:
+        assert not systemd.keep("1.2", sock)
+    assert not systemd.is_there()
+
+
+@pytest.mark.parametrize(
+    ("count", "pid", "names"),
+    [
+        pytest.param("", "", "", id="none"),
+        pytest.param("1", "1", "1.2", id="another-process"),
+        pytest.param("2", str(os.getpid()), "1.2", id="names-missing"),
+        pytest.param("x", str(os.getpid()), "1.2", id="no-number"),
+    ],
+)
+def test_what_is_not_passed_to_us_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, count: str, pid: str, names: str
+) -> None:
+    for name, value in (("LISTEN_FDS", count), ("LISTEN_PID", pid), ("LISTEN_FDNAMES", names)):
+        monkeypatch.setenv(name, value)
+    assert systemd.kept() == []
+    assert "LISTEN_FDS" not in os.environ

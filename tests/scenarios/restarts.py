@@ -17,7 +17,7 @@ from operator import eq
 from typing import Any
 from unittest.mock import patch
 
-from protocols.actions import Connect, Heed, SessionChanged, SessionClosed, SessionOpened, StreamWrite
+from protocols.actions import Connect, Heed, SessionChanged, SessionClosed, SessionOpened, Splice, StreamWrite
 from protocols.esp.flows import FlowTable as EspFlows
 from protocols.esp.tracker import EspTracker
 from protocols.gateway import Gateway
@@ -64,7 +64,7 @@ def gateway_again(gateway: Gateway, now: float) -> Gateway:
     )
     streams = frozenset(gateway._pptp.streams() | gateway._forwards.streams())
     actions = twin.restore(written(gateway.snapshot(now=now)), streams=streams, now=now)
-    assert all(isinstance(a, SessionOpened | Connect | Heed) for a in actions), actions
+    assert all(isinstance(a, SessionOpened | Connect | Heed | Splice) for a in actions), actions
     twin._last_stream = gateway._last_stream
     ids = gateway._pptp.ids
     twin._pptp.ids.capacity = ids.capacity
@@ -75,7 +75,7 @@ def gateway_again(gateway: Gateway, now: float) -> Gateway:
             for call_id in taken:
                 twin._pptp.ids.reserve(receiver, seen, call_id)
     limits_of(gateway.registry, twin.registry)
-    twin._icmp_rate = copy(gateway._icmp_rate)
+    twin._errors._rate = copy(gateway._errors._rate)
     looks_at(gateway.udp.ike, twin.udp.ike)
     return twin
 

@@ -232,7 +232,7 @@ def test_nobody_is_told_about_a_packet_to_a_broadcast_address() -> None:
     broadcast = Ip4(0xFFFFFFFF)
     assert call.world.gre(Side.LAN, CLIENT, broadcast, call.pac_shown, ttl=1) is Reason.UNKNOWN_CALL
     about = changed(packet(call), 16, b"\xff\xff\xff\xff")
-    assert call.world.gateway._answer(icmp.time_exceeded(about), about, call.world.now) == []
+    assert call.world.gateway._errors.answer(icmp.time_exceeded(about), about, call.world.now) == []
 
 
 def test_our_icmp_is_rate_limited() -> None:

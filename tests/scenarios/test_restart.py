@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from protocols import ipv4
 from protocols.actions import Action, SessionClosed, Side, StreamClose, StreamWrite
 from protocols.addr import Ip4, Network, parse_ip
 from protocols.admission import Addresses
@@ -13,6 +14,7 @@ from protocols.allocator import CallIds
 from protocols.drops import Reason
 from protocols.events import ForwardAccepted
 from protocols.gateway import Gateway
+from protocols.gre.codec import EnhancedGre
 from protocols.policy import Forward, Policy, PptpTimers
 from protocols.pptp import messages
 from protocols.sessions import State
@@ -42,7 +44,9 @@ from tests.scenarios.world import (
 )
 
 
-def restart(world: World, *lines: Line, rules: Policy | None = None, wan: int | None = WAN) -> list[Action]:
+def restart(
+    world: World, *lines: Line, rules: Policy | None = None, wan: int | None = WAN, in_step: bool = True
+) -> list[Action]:
     """Another gateway takes the place of the world's; of the TCP connections only these are left."""
     taken = written(world.gateway.snapshot(now=world.now))
     admission = world.gateway._admission
@@ -60,7 +64,8 @@ def restart(world: World, *lines: Line, rules: Policy | None = None, wan: int | 
         if line not in lines and line.closed is None:
             line.closed = "lost"
     world.dialled.clear()
-    actions = world.gateway.restore(taken, streams={line.stream for line in lines}, now=world.now)
+    streams = {line.stream for line in lines}
+    actions = world.gateway.restore(taken, streams=streams, in_step=in_step, now=world.now)
     return world.perform(actions)
 
 
@@ -435,3 +440,57 @@ def forwarded(*peers: Ip4) -> tuple[ForwardWorld, int]:
         assert isinstance(world.udp(Side.WAN, (peer, 40000), (WAN, 123)), Got)
         assert isinstance(world.ip(Side.WAN, peer, WAN), Got)
     return world, stream
+
+
+# -- a crash that connections survive ---------------------------------------------------------------------
+
+
+def test_a_call_goes_on_though_what_was_just_being_said_is_lost() -> None:
+    world = World(policy(STAFF))
+    client, server, pns, pac = world.tunnel(CLIENT, PEER)
+    # Half a message has been read, and half of it not; a probe may have been answered, and nobody knows.
+    world.wait(61)
+    assert [type(message) for message in (*client.hears(), *server.hears())] == [messages.EchoRequest] * 2
+    echo = messages.EchoRequest(identifier=7)
+    client.says(echo.to_bytes()[:9])
+    restart(world, client, server, in_step=False)
+    assert client.says(echo.to_bytes()[9:], echo)[0] == StreamWrite(server.stream, echo.to_bytes())
+    assert server.hears() == [echo]
+    world.wait(59)
+    assert (client.closed, server.closed) == (None, None)
+    assert server.got(client.sends(pac), 100)
+    client.says(messages.CallClearRequest(call_id=1))
+    assert server.hears() == [messages.CallClearRequest(call_id=pns)]
+
+
+def test_a_connection_that_a_crash_finds_half_made_is_closed() -> None:
+    world = World(policy(STAFF))
+    client = world.dial(CLIENT, PEER)
+    server = world.answer()
+    restart(world, client, server, in_step=False)
+    assert (client.closed, server.closed) == ("fin", "fin")
+    assert world.sessions() == []
+    assert_nothing_left(world)
+
+
+# -- while another process takes over ---------------------------------------------------------------------
+
+
+def test_data_is_carried_as_long_as_nothing_else_has_to_be_done() -> None:
+    world = World(policy(STAFF))
+    client, _, pns, pac = world.tunnel(CLIENT, PEER)
+    outbound = _whole(client.host, client.correspondent, pac)
+    inbound = _whole(PEER, WAN, pns)
+    for side, packet, target in ((Side.LAN, outbound, PEER), (Side.WAN, inbound, CLIENT)):
+        buffer = bytearray(packet)
+        assert world.gateway.carry(side, buffer, len(buffer), now=world.now) == target
+    unknown = bytearray(_whole(PEER, WAN, pns ^ 1))
+    before = bytes(unknown)
+    assert world.gateway.carry(Side.WAN, unknown, len(unknown), now=world.now) is None
+    assert bytes(unknown) == before
+    assert not any(world.gateway.drops.values())
+
+
+def _whole(src: Ip4, dst: Ip4, call_id: int) -> bytes:
+    payload = EnhancedGre(call_id=call_id, seq=1, payload=b"data").to_bytes()
+    return ipv4.build(src=src, dst=dst, protocol=ipv4.GRE, payload=payload)

@@ -66,14 +66,14 @@ def test_a_server_that_keeps_the_source_is_dialled_from_the_peers_address() -> N
     world = World(policy(expose()))
     world.dial(PEER, WAN, side=Side.WAN)
     (connect,) = world.dialled
-    assert connect == Connect(2, Side.LAN, PEER, SERVER, 1723, transparent=True)
+    assert connect == Connect(2, Side.LAN, PEER, SERVER, 1723, transparent=True, caller=1)
 
 
 def test_a_server_behind_the_gateways_address_is_dialled_from_wherever_faces_it() -> None:
     world = World(policy(expose(source=Source.GATEWAY)))
     world.dial(PEER, WAN, side=Side.WAN)
     (connect,) = world.dialled
-    assert connect == Connect(2, Side.LAN, Ip4(0), SERVER, 1723, transparent=False)
+    assert connect == Connect(2, Side.LAN, Ip4(0), SERVER, 1723, transparent=False, caller=1)
 
 
 def test_several_servers_are_told_apart_by_who_may_reach_them() -> None:

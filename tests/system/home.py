@@ -71,6 +71,7 @@ class Daemon:
 
     process: subprocess.Popen[str]
     directory: Path
+    _log: Path
 
     @property
     def socket(self) -> str:
@@ -111,7 +112,7 @@ class Daemon:
 
     def log(self) -> str:
         """What it has said so far."""
-        return (self.directory / "log").read_text()
+        return self._log.read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to stop; its exit status."""
@@ -266,7 +267,9 @@ class Home:
         directory = self.directory()
         config = directory / "vpnmasq.toml"
         config.write_text(self.configuration(rules, directory))
-        return self.start(directory, "-c", str(config), *options, wait=wait, under=under, **environment)
+        return self.start(
+            directory, "-c", str(config), *options, wait=wait, under=under, descriptors=(), **environment
+        )
 
     def start(
         self,
@@ -274,13 +277,16 @@ class Home:
         *options: str,
         wait: bool = True,
         under: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
         **environment: str,
     ) -> Daemon:
         """Start the daemon with these options; its socket is in the directory.
 
-        It waits for no call when it is told to stop, unless an option says so.
+        It waits for no call when it is told to stop, unless an option says so. ``descriptors`` are passed on
+        to what is ``under`` it.
         """
-        with (directory / "log").open("w") as log:
+        path = directory / f"log{next(self._runs)}"
+        with path.open("w") as log:
             process = subprocess.Popen(
                 (
                     "ip",
@@ -299,8 +305,9 @@ class Home:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env={**os.environ, **environment},
+                pass_fds=descriptors,
             )
-        daemon = Daemon(process, directory)
+        daemon = Daemon(process, directory, path)
         self.daemons.append(daemon)
         if wait:
             until(lambda: '"event": "ready"' in daemon.log() or process.poll() is not None)

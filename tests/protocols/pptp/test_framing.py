@@ -126,3 +126,49 @@ def test_cuts_change_nothing_about_errors_either(good: list[bytes], garbage: byt
     assert expected[: len(good)] == good
     assert pieces.pending == whole.pending < LONGEST
     assert str(pieces.error) == str(whole.error)
+
+
+# -- after a crash, which may have taken what was just being read -----------------------------------------
+
+
+@pytest.mark.parametrize("lost", [*range(1, len(CALL), 13), len(CALL) - 1, len(CALL)])
+def test_a_stream_whose_message_was_cut_off_is_in_step_with_the_next_one(lost: int) -> None:
+    framer = Framer()
+    framer.feed(CALL[:lost])
+    framer.resynchronise()
+    assert framer.pending == 0
+    assert framer.feed(CALL[lost:] + ECHO + CALL) == [ECHO, CALL]
+    assert framer.feed(CALL[:10]) == []
+    assert framer.feed(CALL[10:]) == [CALL]
+
+
+def test_the_next_message_is_found_byte_by_byte() -> None:
+    framer = Framer()
+    framer.resynchronise()
+    rest = CALL[20:]
+    assert [m for octet in rest + ECHO + ECHO for m in framer.feed(bytes([octet]))] == [ECHO, ECHO]
+
+
+def test_a_magic_cookie_within_a_message_begins_none() -> None:
+    framer = Framer()
+    framer.resynchronise()
+    rest = b"\0\0" + ECHO[4:8] + b"\0" * 30
+    assert framer.feed(rest + ECHO) == [ECHO]
+
+
+def test_a_stream_in_which_no_message_begins_is_given_up() -> None:
+    framer = Framer()
+    framer.resynchronise()
+    errors = []
+    for octets in (LONGEST, 20):
+        assert framer.feed(bytes(octets)) == []
+        errors.append(framer.error and framer.error.reason)
+    assert errors == [None, Reason.PPTP_MAGIC]
+    assert framer.feed(ECHO) == []
+
+
+def test_a_message_that_begins_too_late_is_none() -> None:
+    framer = Framer()
+    framer.resynchronise()
+    assert framer.feed(bytes(LONGEST + 1) + ECHO) == []
+    assert framer.error is not None

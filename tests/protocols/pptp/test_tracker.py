@@ -169,7 +169,7 @@ def test_accepting_opens_a_session_and_dials_on() -> None:
     made = Bench()
     opened, connect = made.event(StreamAccepted(DIALLED, Side.LAN, PEER, CLIENT))
     assert opened.session is next(iter(made.registry))  # type: ignore[union-attr]
-    assert connect == Connect(ONWARD, Side.WAN, WAN, PEER, 1723, transparent=False)
+    assert connect == Connect(ONWARD, Side.WAN, WAN, PEER, 1723, transparent=False, caller=DIALLED)
     assert made.phase is Phase.CONNECTING
     assert made.tracker.next_deadline() == made.now + 30.0
 

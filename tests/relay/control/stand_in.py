@@ -69,6 +69,8 @@ class StandIn:
         #: Seconds that status() hangs, as a daemon in trouble would.
         self.hang = 0.0
         self.rule = "staff"
+        self.no_takeover = ""
+        self.is_frozen = False
         self.attention = ["the kernel dropped 12 packets at gre@eth1 because they were read too slowly"]
 
     def status(self) -> Status:
@@ -137,6 +139,15 @@ class StandIn:
     async def link_changed(self, event: str, link: Link) -> bool:
         self.links.append((event, link))
         return link.interface == "eth1"
+
+    def takeover_refusal(self, asked: dict[str, Any]) -> str:
+        return self.no_takeover
+
+    async def hand_over(self, connection: socket.socket) -> None:
+        connection.sendall(b"handed over")
+
+    def frozen(self) -> bool:
+        return self.is_frozen
 
     def ready(self) -> bool:
         return self.state == "ready"

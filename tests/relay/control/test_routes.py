@@ -1,6 +1,7 @@
 """The routes, through a real Unix socket."""
 
 import json
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import uvloop
 from protocols.addr import parse_ip
 from protocols.sessions import Role, State, Traffic
 from relay.control.daemon import Link, ReloadRefused
-from tests.relay.control.stand_in import Served, StandIn, serving, session
+from tests.relay.control.stand_in import Served, StandIn, connect, serving, session
 
 
 @pytest.fixture
@@ -307,3 +308,38 @@ def test_it_works_on_uvloop_too() -> None:
         assert served.ask("GET", "/v1/sessions")[0] == 200
         assert served.ask("POST", "/v1/sessions/kill", b'{"ids": ["p1"]}')[0] == 200
     assert not served.path.exists()
+
+
+def ask_for_takeover(served: Served) -> tuple[bytes, bytes]:
+    """The header of the answer, and what comes after it."""
+    body = b'{"protocol": 1}'
+    with closing(connect(served.path)) as unix:
+        header = b"POST /v1/takeover HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        unix.sendall(header + body)
+        got = b""
+        while part := unix.recv(4096):
+            got += part
+            if got.endswith(b"handed over"):
+                break
+        header, _, rest = got.partition(b"\r\n\r\n")
+        return header, rest
+
+
+def test_a_takeover_goes_on_on_the_same_connection(served: Served) -> None:
+    header, rest = ask_for_takeover(served)
+    assert header.startswith(b"HTTP/1.1 101 ")
+    assert rest == b"handed over"
+
+
+def test_a_takeover_that_is_refused_says_why(served: Served) -> None:
+    served.daemon.no_takeover = "the running gateway is about to stop"
+    status, document = served.ask("POST", "/v1/takeover", b"{}")
+    assert (status, document["error"]) == (409, "the running gateway is about to stop")
+
+
+def test_while_another_process_takes_over_nothing_is_changed(served: Served) -> None:
+    served.daemon.is_frozen = True
+    for path in ("/v1/reload", "/v1/sessions/kill", "/v1/takeover"):
+        status, document = served.ask("POST", path, b"{}")
+        assert (status, document["error"]) == (503, "another process is taking over: ask again in a moment")
+    assert served.ask("GET", "/v1/status")[0] == 200

@@ -70,10 +70,11 @@ async def dialled(server_port: int) -> AsyncIterator[tuple[Desk, socket.socket]]
     """A desk, and a connection that somebody has opened to it."""
     desk = Desk(server_port)
     entrance = socket.create_server(("127.0.0.1", 0))
-    close = desk.splices.listen(entrance, Side.WAN)
+    acceptor = desk.splices.listen(entrance, Side.WAN)
+    acceptor.begin()
     with closing(socket.create_connection(entrance.getsockname())) as near:
         yield desk, near
-    close()
+    acceptor.close()
     desk.splices.abort_all()
 
 
