@@ -18,6 +18,7 @@ from tests.bench.ipsec import Ipsec
 from tests.bench.pptp import Pptp
 from tests.bench.precedence import be_urgent, in_front
 from tests.bench.report import Report, machine
+from tests.bench.restart import Restart
 from tests.bench.setting import FULL, QUICK, Setting
 
 
@@ -25,7 +26,10 @@ def main() -> int:
     """Measure and print; 0 even where a target is missed, which is for people to judge."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "protocol", nargs="?", choices=["pptp", "ipsec", "forward", "fastpath", "address"], default="pptp"
+        "protocol",
+        nargs="?",
+        choices=["pptp", "ipsec", "forward", "fastpath", "address", "restart"],
+        default="pptp",
     )
     parser.add_argument("--quick", action="store_true", help="under a minute, fewer sessions, rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
@@ -60,6 +64,8 @@ def _measure(arguments: argparse.Namespace) -> int:
             Address(setting, ends).run(report)
         elif arguments.protocol == "fastpath":
             FastPath(setting, ends).run(report)
+        elif arguments.protocol == "restart":
+            Restart(setting, ends).run(report)
         else:
             bench = Ipsec(setting) if arguments.protocol == "ipsec" else Pptp(setting, ends)
             if arguments.profile:

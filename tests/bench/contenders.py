@@ -152,7 +152,7 @@ def vpnmasq(
     with stand(name, placement) as names:
         socket = directory / f"{name}.sock"
         config = directory / f"{name}.toml"
-        rules = f'{_RULES}\n[dynamic]\non_change = "{on_change}"\n'
+        rules = f'{RULES}\n[dynamic]\non_change = "{on_change}"\n'
         config.write_text(configuration(f"bench-{name}", rules, socket, fastpath=mode))
         program: tuple[str, ...] = ("-m", "tests.bench.sampler", str(profile)) if profile else ("-m", "relay")
         command = (sys.executable, *program, "run", "-c", str(config))
@@ -168,7 +168,7 @@ table ip bench {
 }
 """
 
-_RULES: Final = f"""
+RULES: Final = f"""
 [[masquerade]]
 name = "bench"
 clients = ["{CLIENTS}"]

@@ -34,6 +34,9 @@ BOTH_WAYS: Final = [
     pytest.param("fastpath.mode=require", id="kernel"),
 ]
 
+_SO_RCVBUFFORCE: Final = 33
+_ROOM: Final = 1 << 22
+
 #: Seconds between packets of one direction.
 _PACE: Final = 0.002
 
@@ -76,6 +79,9 @@ class Traffic:
     def __init__(self, house: Home, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
         self._client, self._peer = house.raw(house.client), house.raw(house.peer)
+        for raw in (self._client, self._peer):
+            # What a busy gateway has let wait comes all at once.
+            raw.sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.sent = 0
