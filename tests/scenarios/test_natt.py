@@ -35,13 +35,10 @@ from tests.scenarios.udpworld import (
     ike,
     marked,
     policy,
+    staffed,
 )
 
 HAIRPIN = expose(SERVER, "10.0.0.0/8", "199.0.0.1")
-
-
-def world(**changes: object) -> UdpWorld:
-    return UdpWorld(policy(STAFF, ipsec=replace(Ipsec(), **changes)))  # type: ignore[arg-type]
 
 
 def out(got: Got | Reason | None) -> int:
@@ -55,7 +52,7 @@ def out(got: Got | Reason | None) -> int:
 
 
 def test_the_first_client_keeps_4500_and_the_others_get_ports_of_ours() -> None:
-    lab = world()
+    lab = staffed()
     ports = []
     for client, mine, theirs in ((CLIENT, A, X), (CLIENT_2, B, Y), (CLIENT_3, 5, 6)):
         lab.talk(client, PEER, mine, theirs)
@@ -70,7 +67,7 @@ def test_the_first_client_keeps_4500_and_the_others_get_ports_of_ours() -> None:
 
 def test_a_port_stands_for_a_host_before_all_peers() -> None:
     # RFC 4787 REQ-1.
-    lab = world()
+    lab = staffed()
     assert out(lab.lan(CLIENT, 4500, PEER, 4500, esp(1))) == 4500
     port = out(lab.lan(CLIENT_2, 4500, PEER, 4500, esp(1)))
     assert out(lab.lan(CLIENT_2, 4500, PEER_2, 4500, esp(1))) == port
@@ -78,7 +75,7 @@ def test_a_port_stands_for_a_host_before_all_peers() -> None:
 
 
 def test_a_port_of_the_range_is_preserved_too() -> None:
-    lab = world()
+    lab = staffed()
     assert out(lab.lan(CLIENT, 62000, PEER, 4500, esp(1))) == 62000
     assert out(lab.lan(CLIENT_2, 62000, PEER, 4500, esp(1))) != 62000
     assert 61000 <= out(lab.lan(CLIENT, 40000, PEER, 4500, esp(1))) <= 65095
@@ -86,7 +83,7 @@ def test_a_port_of_the_range_is_preserved_too() -> None:
 
 def test_what_comes_from_a_peer_without_being_asked_is_refused() -> None:
     # RFC 4787 REQ-8.
-    lab = world()
+    lab = staffed()
     lab.lan(CLIENT, 4500, PEER, 4500, esp(1))
     for content in (esp(1), marked(ike(A)), b"\xff"):
         assert lab.wan(STRANGER, 4500, 4500, content) is Reason.UDP_STRANGER
@@ -96,7 +93,7 @@ def test_what_comes_from_a_peer_without_being_asked_is_refused() -> None:
 
 def test_a_peer_may_change_its_port() -> None:
     # It is behind a NAT of its own, which has forgotten it (RFC 7296 §2.23).
-    lab = world()
+    lab = staffed()
     lab.float(CLIENT, PEER, A, X)
     assert lab.wan(PEER, 7777, 4500, esp(1)) == Got(PEER, 7777, CLIENT, 4500, esp(1))
     assert lab.lan(CLIENT, 4500, PEER, 7777, esp(2)) == Got(WAN, 4500, PEER, 7777, esp(2))
@@ -105,7 +102,7 @@ def test_a_peer_may_change_its_port() -> None:
 
 def test_a_client_may_go_on_with_another_peer_from_the_same_port() -> None:
     # MOBIKE (RFC 4555): the peer's address changed, and the client was told so under encryption.
-    lab = world()
+    lab = staffed()
     lab.float(CLIENT, PEER, A, X)
     assert out(lab.lan(CLIENT, 4500, PEER_2, 4500, marked(ike(A, X, exchange=37)))) == 4500
     assert isinstance(lab.wan(PEER_2, 4500, 4500, esp(1)), Got)
@@ -114,7 +111,7 @@ def test_a_client_may_go_on_with_another_peer_from_the_same_port() -> None:
 
 def test_a_mapping_lives_five_minutes_after_the_last_packet_of_either_side() -> None:
     # RFC 4787 REQ-5, REQ-6.
-    lab = world()
+    lab = staffed()
     lab.float(CLIENT, PEER, A, X)
     for _ in range(3):
         lab.wait(299.0)
@@ -130,7 +127,7 @@ def test_a_mapping_lives_five_minutes_after_the_last_packet_of_either_side() -> 
 
 
 def test_the_port_of_a_host_that_has_gone_rests_but_not_for_that_host() -> None:
-    lab = world(port_rest=120.0)
+    lab = staffed(port_rest=120.0)
     lab.float(CLIENT, PEER, A, X)
     (session,) = lab.sessions()
     lab.perform(lab.udp.kill(session, "killed", now=lab.now))
@@ -139,7 +136,7 @@ def test_the_port_of_a_host_that_has_gone_rests_but_not_for_that_host() -> None:
 
 
 def test_a_host_that_was_silent_gets_the_port_back_at_which_its_peer_knows_it() -> None:
-    lab = world(port_rest=120.0)
+    lab = staffed(port_rest=120.0)
     lab.float(CLIENT, PEER, A, X)
     port = lab.float(CLIENT_2, PEER, B, Y)
     assert port != 4500
@@ -156,7 +153,7 @@ def test_a_host_that_was_silent_gets_the_port_back_at_which_its_peer_knows_it() 
 
 
 def test_when_all_ports_are_taken_a_host_is_refused() -> None:
-    lab = world(ports=(61000, 61001))
+    lab = staffed(ports=(61000, 61001))
     for number in range(3):
         assert isinstance(lab.lan(Ip4(CLIENT + number), 4500, PEER, 4500, esp(1)), Got)
     assert lab.lan(Ip4(CLIENT + 3), 4500, PEER, 4500, esp(1)) is Reason.NO_PORT
@@ -166,7 +163,7 @@ def test_when_all_ports_are_taken_a_host_is_refused() -> None:
 
 
 def test_keepalives_and_ike_are_counted_as_what_they_are() -> None:
-    lab = world()
+    lab = staffed()
     lab.float(CLIENT, PEER, A, X)
     for _ in range(3):
         assert lab.lan(CLIENT, 4500, PEER, 4500, b"\xff") == Got(WAN, 4500, PEER, 4500, b"\xff")
@@ -181,7 +178,7 @@ def test_keepalives_and_ike_are_counted_as_what_they_are() -> None:
 
 
 def test_ike_on_4500_is_observed_and_grouped_with_ike_on_500() -> None:
-    lab = world()
+    lab = staffed()
     lab.talk(CLIENT, PEER, A, X)
     lab.float(CLIENT, PEER, A, X)
     assert [seen.exchange for seen in lab.observed] == [34, 34, 35, 35]
@@ -199,7 +196,7 @@ def test_ike_on_4500_is_observed_and_grouped_with_ike_on_500() -> None:
     ],
 )
 def test_bad_content_is_refused_and_opens_nothing(payload: bytes, reason: Reason) -> None:
-    lab = world()
+    lab = staffed()
     assert lab.lan(CLIENT, 4500, PEER, 4500, payload) is reason
     assert lab.sessions() == []
     lab.float(CLIENT, PEER, A, X)
@@ -208,7 +205,7 @@ def test_bad_content_is_refused_and_opens_nothing(payload: bytes, reason: Reason
 
 
 def test_a_message_without_a_marker_on_4500_is_plain_data() -> None:
-    lab = world()
+    lab = staffed()
     assert isinstance(lab.lan(CLIENT, 4500, PEER, 4500, ike(A)), Got)
     assert lab.observed == []
 
@@ -218,7 +215,7 @@ def test_a_message_without_a_marker_on_4500_is_plain_data() -> None:
 
 @pytest.mark.parametrize("summed", [0, 1])
 def test_data_takes_the_short_lane_once_both_sides_have_spoken(summed: int) -> None:
-    lab = world()
+    lab = staffed()
     lab.lan(CLIENT, 4500, PEER, 4500, esp(1))
     assert not lab.fast()
     lab.lan(CLIENT, 4500, PEER, 4500, esp(1))
@@ -237,7 +234,7 @@ def test_data_takes_the_short_lane_once_both_sides_have_spoken(summed: int) -> N
 
 
 def test_only_so_many_endpoints_of_a_peer_are_remembered() -> None:
-    lab = world(most_endpoints=2)
+    lab = staffed(most_endpoints=2)
     lab.float(CLIENT, PEER, A, X)
     for port in range(1, 50):
         assert isinstance(lab.wan(PEER, 1000 + port, 4500, esp(1)), Got)
@@ -252,7 +249,7 @@ def test_only_so_many_endpoints_of_a_peer_are_remembered() -> None:
 def test_a_client_that_moves_takes_its_tunnel_along() -> None:
     # MOBIKE (RFC 4555 §3.5): the same cookies and SPIs, first from another address of the client, then to
     # another one of the peer.
-    lab = world()
+    lab = staffed()
     lab.talk(CLIENT, PEER, A, X)
     lab.float(CLIENT, PEER, A, X)
     assert isinstance(lab.lan(CLIENT, 4500, PEER, 4500, esp(1)), Got)
@@ -275,7 +272,7 @@ def test_a_client_that_moves_takes_its_tunnel_along() -> None:
 
 def test_ike_from_another_port_than_500_passes_by_its_port() -> None:
     # RFC 3715 §2.3b.
-    lab = world()
+    lab = staffed()
     port = out(lab.lan(CLIENT, 5500, PEER, 500, ike(A)))
     other = out(lab.lan(CLIENT_2, 5500, PEER, 500, ike(A)))
     assert port != other
@@ -286,7 +283,7 @@ def test_ike_from_another_port_than_500_passes_by_its_port() -> None:
 
 
 def test_the_source_port_is_changed_before_a_peer_that_wants_it_so() -> None:
-    lab = world(change_port=(Network.parse("199.0.0.1"),))
+    lab = staffed(change_port=(Network.parse("199.0.0.1"),))
     port = out(lab.lan(CLIENT, 500, PEER, 500, ike(A)))
     assert port != 500
     assert lab.wan(PEER, 500, port, ike(A, X)) == Got(PEER, 500, CLIENT, 500, ike(A, X))
@@ -295,7 +292,7 @@ def test_the_source_port_is_changed_before_a_peer_that_wants_it_so() -> None:
 
 
 def test_a_reload_may_change_whose_port_is_kept() -> None:
-    lab = world(change_port=(Network.parse("199.0.0.1"),))
+    lab = staffed(change_port=(Network.parse("199.0.0.1"),))
     lab.lan(CLIENT, 500, PEER, 500, ike(A))
     lab.lan(CLIENT, 500, PEER_2, 500, ike(A))
     lab.reload(policy(STAFF, ipsec=Ipsec(change_port=(Network.parse("199.0.0.2"),))))
@@ -337,7 +334,7 @@ def test_servers_share_4500_by_their_peers() -> None:
 
 
 def test_a_client_has_to_give_4500_up_for_a_server() -> None:
-    lab = world()
+    lab = staffed()
     lab.float(CLIENT, PEER, A, X)
     lab.reload(policy(STAFF, expose(SERVER, "199.0.0.2")))
     assert lab.log[-1] == "closed 10.0.0.2: port 4500 is an exposed server's now"
@@ -468,7 +465,7 @@ def test_a_hairpin_ends_with_the_address_it_went_by() -> None:
 
 
 def test_a_new_public_address_is_taken_over_with_the_old_ports() -> None:
-    lab = world()
+    lab = staffed()
     lab.float(CLIENT, PEER, A, X)
     port = lab.float(CLIENT_2, PEER, B, Y)
     lab.wan(PEER, 4500, port, esp(1))
@@ -481,7 +478,7 @@ def test_a_new_public_address_is_taken_over_with_the_old_ports() -> None:
 
 
 def test_a_reload_leaves_alone_what_it_still_allows() -> None:
-    lab = world()
+    lab = staffed()
     lab.float(CLIENT, PEER, A, X)
     lab.wan(PEER, 4500, 4500, esp(1))
     lab.float(CLIENT_2, PEER, B, Y)
@@ -504,7 +501,7 @@ def test_what_no_rule_allows_is_refused() -> None:
 
 
 def test_killing_a_session_of_another_protocol_kills_nothing() -> None:
-    lab = world()
+    lab = staffed()
     lab.talk(CLIENT, PEER, A, X)
     (session,) = lab.sessions()
     assert lab.udp.natt.kill(session, "killed", now=lab.now) == []

@@ -260,6 +260,11 @@ class UdpWorld:
         return out.src_port
 
 
+def staffed(**changes: object) -> UdpWorld:
+    """A world whose clients may go anywhere, with these settings of IPsec."""
+    return UdpWorld(policy(STAFF, ipsec=replace(Ipsec(), **changes)))  # type: ignore[arg-type]
+
+
 def assert_nothing_left(world: UdpWorld) -> None:
     """All is over, and nothing is remembered once the ports have rested."""
     udp, ipsec = world.udp, world.admission.policy.ipsec
