@@ -116,6 +116,15 @@ def answered(client: Libreswan) -> bool:
     return pings((client, SERVER_INSIDE), count=1) == [0]
 
 
+def settle(lab: LibreswanLab) -> None:
+    """Have the clients of pairs that are not known yet talk one at a time: all at once they tell little."""
+    for _ in range(5):
+        unknown = {pair["client"] for pair in lab.sessions("esp") if pair["state"] != "confirmed"}
+        for client in lab.clients:
+            if client.host.address in unknown:
+                lab.transfers((client, lab.server), octets=BULK // 8)
+
+
 @pytest.mark.parametrize("fastpath", [True, False], ids=["in the kernel", "in user space"])
 def test_four_clients_of_one_server(lab: LibreswanLab, fastpath: bool) -> None:
     before = lab.gateway.drops()
@@ -124,6 +133,7 @@ def test_four_clients_of_one_server(lab: LibreswanLab, fastpath: bool) -> None:
         assert pings(*((client, SERVER_INSIDE) for client in clients)) == [0] * 4
         assert pings(*((lab.server, client.inside) for client in clients)) == [0] * 4
         lab.transfers(*((client, lab.server) for client in clients), octets=BULK // 2)
+        settle(lab)
         assert lab.carried("esp") is (fastpath and not built())
         assert sorted(session["client"] for session in lab.sessions("esp")) == list(CLIENTS)
         assert lab.inside("isakmp") == list(CLIENTS)
