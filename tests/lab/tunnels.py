@@ -95,8 +95,10 @@ class Lab(Generic[K]):
 
     def calls_stand(self) -> None:
         """Check that the PPTP calls of the beginning are there, and carry data."""
-        pings = [ping(one.host, self._pptp.inside, 3) for one in self._callers]
-        assert [one.lost() for one in pings] == [0, 0]
+        pings = [ping(one.host, self._pptp.inside, 5) for one in self._callers]
+        # the queues of busy guests are short: one may be lost there
+        lost = [one.lost() for one in pings]
+        assert all(count <= 1 for count in lost), lost
         assert len(self.sessions("pptp")) == len(self._callers)
 
     def end(self) -> None:
