@@ -14,6 +14,8 @@ _QUICK_MODE = (1, 32)
 _IKE_AUTH = (2, 35)
 _CREATE_CHILD = (2, 36)
 _AGREEMENTS = frozenset({_QUICK_MODE, _IKE_AUTH, _CREATE_CHILD})
+#: Any of these, of an IKE SA before the last one: no message of now repeats it.
+_EARLIER = (0,)
 
 #: Agreements of a host that may be waiting for their first packet; of more, the oldest are forgotten.
 MOST_OPENINGS = 8
@@ -98,8 +100,10 @@ def ike(contact: Contact, message: IkeObserved, *, now: float) -> None:
     kind = (message.version, message.exchange)
     contact.ike_seen = now
     if begins(message):
-        # What it agreed on before belongs to another life of it.
+        # What it agreed on before belongs to another life of it, in which numbers may have been the same.
         contact.missed = -inf
+        for opening in contact.openings:
+            opening.exchange = opening.exchange and _EARLIER
     contact.missed = min(contact.missed, now)
     if kind in _AGREEMENTS and message.outbound:
         # The host's first message of such an exchange names the SPI that the peer shall send with.

@@ -92,3 +92,16 @@ def test_after_a_day_nobody_is_known() -> None:
     assert house.out(ALICE, 0xA1) is True
     house.wait(1800 + 86_401)
     assert house.back(0xA2) is Reason.ESP_STRANGER
+
+
+def test_what_was_agreed_on_before_a_host_was_switched_off_is_no_part_of_what_it_agrees_on_now() -> None:
+    house = House()
+    house.agree(ALICE)
+    # Before a packet could pass she is off and on again, and numbers her messages from the beginning.
+    house.wait(4)
+    house.agree(ALICE)
+    house.agree(BOB)
+    house.converse(ALICE, 0xA3, 0xA4, 5)
+    assert house.back(0xA4) == [ALICE]
+    # The peer still has both of her pairs, and knows best which one it uses.
+    assert received(house, 0xA2) == {ALICE, BOB}

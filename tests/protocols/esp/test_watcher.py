@@ -21,6 +21,14 @@ def test_an_exchange_that_is_repeated_or_takes_rounds_is_one_agreement() -> None
     assert len(contact_of(house).awaiting(house.now)) == 4
 
 
+def test_an_exchange_of_another_ike_sa_is_another_agreement() -> None:
+    house = House()
+    for _ in range(2):
+        house.agree(ALICE)
+        house.ike(ALICE, 36, number=2)
+    assert len(contact_of(house).awaiting(house.now)) == 4
+
+
 def test_what_does_not_agree_on_a_pair_is_no_agreement() -> None:
     house = House()
     for exchange, version in ((34, 2), (37, 2), (2, 1), (4, 1), (5, 1)):
