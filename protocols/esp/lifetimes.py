@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from protocols.actions import Action
 from protocols.addr import Ip4
+from protocols.esp import prior
 from protocols.esp.contacts import Contact, Inbound
 from protocols.esp.ledger import Ledger
-from protocols.esp.memory import Remembered
+from protocols.esp.memory import Forgotten, Remembered
 from protocols.esp.told import ToldPairs
 
 
@@ -31,13 +32,18 @@ class Lifetimes:
         actions: list[Action] = []
         for told in self._told.due(now):
             self.untell(told.peer, told.spi)
-        self._ledger.memory.expire(now=now)
+        self._missed(self._ledger.memory.expire(now=now), now)
         for key in self._ledger.deadlines.due(now):
             if isinstance(key, Contact):
                 actions += self._contact_due(key, now)
             else:
                 actions += self._inbound_due(key, now)
         return actions
+
+    def recall(self, peer: Ip4, spi: int, *, now: float) -> Remembered | None:
+        """Whose an SPI was that has been silent for its owner's lifetime; None if that is not remembered."""
+        self._missed(self._ledger.memory.expire(now=now), now)
+        return self._ledger.memory.recall(peer, spi, now=now)
 
     def untell(self, peer: Ip4, spi: int) -> bool:
         """Forget a told pair, and the SPI with it."""
@@ -86,9 +92,21 @@ class Lifetimes:
             settings = self._ledger.settings
             until = now + settings.memory
             remembered = Remembered(owner.host, inbound.confidence, until, inbound.number)
-            self._ledger.memory.keep(
+            forgotten = self._ledger.memory.keep(
                 inbound.peer.address, inbound.spi, remembered, most=settings.most_remembered
             )
+            self._missed(forgotten, now)
+
+    def _missed(self, forgotten: list[Forgotten], now: float) -> None:
+        """SPIs are not known any more. One that has had few packets will be taken for a new one.
+
+        No agreement will be found that has brought it about. So it is as if its owner's had been missed.
+        """
+        for address, owner in forgotten:
+            peer = self._ledger.peers.get(address)
+            contact = None if peer is None else peer.contacts.get(owner.host)
+            if contact is not None and owner.sequence < prior.FRESH_UP_TO:
+                contact.missed = max(contact.missed, now)
 
     def _inbound_due(self, inbound: Inbound, now: float) -> list[Action]:
         """Forget an SPI whose owner was never found out and that is silent."""

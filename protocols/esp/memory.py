@@ -25,6 +25,10 @@ class Remembered:
     sequence: int = 0
 
 
+#: The peer, and the owner, of an SPI.
+Forgotten = tuple[Ip4, Remembered]
+
+
 class Memory:
     """Owners of (peer, SPI) that are no longer in use. The oldest go first."""
 
@@ -34,12 +38,11 @@ class Memory:
     def __len__(self) -> int:
         return len(self._owners)
 
-    def keep(self, peer: Ip4, spi: int, remembered: Remembered, *, most: int) -> None:
+    def keep(self, peer: Ip4, spi: int, remembered: Remembered, *, most: int) -> list[Forgotten]:
         """Remember an owner; forget the oldest if there are more than ``most``."""
         self._owners.pop((peer, spi), None)
         self._owners[peer, spi] = remembered
-        while len(self._owners) > most:
-            del self._owners[next(iter(self._owners))]
+        return [self._forget_oldest() for _ in range(len(self._owners) - most)]
 
     def recall(self, peer: Ip4, spi: int, *, now: float) -> Remembered | None:
         """Take out who owned the SPI."""
@@ -67,10 +70,13 @@ class Memory:
         """((peer, SPI), owner) of all, oldest first."""
         return list(self._owners.items())
 
-    def expire(self, *, now: float) -> None:
+    def expire(self, *, now: float) -> list[Forgotten]:
         """Forget what has been kept long enough."""
-        while self._owners:
-            key = next(iter(self._owners))
-            if self._owners[key].until > now:
-                return
-            del self._owners[key]
+        forgotten: list[Forgotten] = []
+        while self._owners and next(iter(self._owners.values())).until <= now:
+            forgotten.append(self._forget_oldest())
+        return forgotten
+
+    def _forget_oldest(self) -> Forgotten:
+        (peer, spi) = next(iter(self._owners))
+        return peer, self._owners.pop((peer, spi))

@@ -202,7 +202,7 @@ class EspTracker:
         if told is not None and told.host in peer.contacts:
             installed = self._install(peer.contacts[told.host], spi, now)
             return Drop(installed, where) if isinstance(installed, Reason) else installed
-        remembered = self.ledger.memory.recall(peer.address, spi, now=now)
+        remembered = self._lifetimes.recall(peer.address, spi, now=now)
         if remembered is not None and sequence > remembered.sequence and remembered.host in peer.contacts:
             inbound = self.ledger.add_inbound(peer, spi, fresh=fresh, now=now)
             contact = peer.contacts[remembered.host]

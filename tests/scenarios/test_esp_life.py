@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from protocols.addr import Network, parse_ip
 from protocols.admission import Addresses
 from protocols.drops import Reason
@@ -67,6 +69,22 @@ def test_memory_ends_after_a_day() -> None:
     assert len(house.tracker.ledger.memory) == 0
     assert house.tracker.next_deadline() is None
     assert house.back(0xA2, seq=5000) is Reason.ESP_STRANGER
+
+
+@pytest.mark.parametrize("number", [7, 5000])
+def test_a_forgotten_spi_is_still_delivered_to_its_owner(number: int) -> None:
+    house = paired(House(rules(ipsec=Ipsec(memory=60))))
+    assert house.back(0xA2, seq=number - 1) == [ALICE]
+    house.wait(1790)
+    for _ in range(30):  # IKE goes on, so that the hosts themselves are not forgotten
+        house.ike(ALICE, 37)
+        house.ike(BOB, 37)
+        house.wait(10)
+    house.agree(BOB)
+    house.out(BOB, 0xB3)
+    got = house.back(0xA2, seq=number)
+    assert isinstance(got, list)
+    assert set(got) == {ALICE, BOB}
 
 
 def test_memory_has_a_bound() -> None:
