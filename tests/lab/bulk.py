@@ -2,6 +2,7 @@
 
 bulk.py receive ADDRESS PORT         takes one connection and prints: octets, SHA-256
 bulk.py send ADDRESS PORT OCTETS     sends that many octets, never the same, and prints the same
+bulk.py send ADDRESS PORT /FILE      sends until there is such a file
 """
 
 import hashlib
@@ -9,6 +10,8 @@ import random
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 #: Seconds without a single octet after which a transfer has failed.
@@ -29,16 +32,27 @@ def receive(address: str, port: int) -> None:
     print(total, digest.hexdigest())
 
 
-def send(address: str, port: int, octets: int) -> None:
+def send(address: str, port: int, amount: str) -> None:
     """Send octets and tell what they were."""
-    digest, source = hashlib.sha256(), random.Random(octets)
+    digest, source, total = hashlib.sha256(), random.Random(amount), 0
     with connect(address, port) as connection:
         connection.settimeout(STALLED)
-        for start in range(0, octets, 65536):
-            data = source.randbytes(min(65536, octets - start))
+        for size in portions(amount):
+            data = source.randbytes(size)
             digest.update(data)
             connection.sendall(data)
-    print(octets, digest.hexdigest())
+            total += size
+    print(total, digest.hexdigest())
+
+
+def portions(amount: str) -> Iterator[int]:
+    """Tell how many octets to send at a time: so many together, or until a file is there."""
+    if amount.startswith("/"):
+        while not Path(amount).exists():
+            yield 65536
+    else:
+        for start in range(0, int(amount), 65536):
+            yield min(65536, int(amount) - start)
 
 
 def connect(address: str, port: int) -> socket.socket:
@@ -57,4 +71,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "receive":
         receive(sys.argv[2], int(sys.argv[3]))
     else:
-        send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        send(sys.argv[2], int(sys.argv[3]), sys.argv[4])

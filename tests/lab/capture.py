@@ -3,7 +3,7 @@
 import re
 import subprocess
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,8 @@ _ADDRESS: Final = r"(\d+(?:\.\d+){3})(?:\.\d+)?"
 _ESP: Final = re.compile(
     rf"\s(In|Out)\s+IP {_ADDRESS} > {_ADDRESS}: (?:UDP-encap: )?ESP\(spi=(0x\w+),seq=(0x\w+)\)"
 )
+#: A data packet of a PPTP call likewise: direction, source, destination and sequence number (RFC 2637 §4.1).
+_GRE: Final = re.compile(rf"\s(In|Out)\s+IP {_ADDRESS} > {_ADDRESS}: GREv1,.* seq (\d+)")
 
 _SOURCE: Final = re.compile(r"\bIP (\d+(?:\.\d+){3})\S* >")
 
@@ -90,13 +92,35 @@ def lost_esp(capture: Capture, gateway: str) -> dict[str, int]:
     return short
 
 
-def all_esp_crossed(capture: Capture, gateway: str) -> None:
-    """Check that no ESP packet was lost in a gateway; the last ones may be on their way still.
+def lost_gre(capture: Capture, gateway: str) -> dict[str, int]:
+    """Return how many data packets of PPTP calls did not cross a gateway, by direction.
+
+    Call IDs are other ones outside; what is counted is sequence numbers, over all calls.
+    """
+    came: dict[bool, Counter[str]] = defaultdict(Counter)
+    went: dict[bool, Counter[str]] = defaultdict(Counter)
+    for line in capture.lines():
+        if found := _GRE.search(line):
+            direction, source, target, sequence = found.groups()
+            if direction == "In":
+                came[target == gateway][sequence] += 1
+            else:
+                went[source != gateway][sequence] += 1
+    short = {inbound: (came[inbound] - went[inbound]).total() for inbound in came}
+    return {f"GRE {'to' if inbound else 'from'} clients": count for inbound, count in short.items() if count}
+
+
+def all_crossed(capture: Capture, gateway: str) -> None:
+    """Check that no data packet was lost in a gateway; the last ones may be on their way still.
 
     Raises:
         LabError: some were lost.
     """
+
+    def lost() -> dict[str, int]:
+        return lost_esp(capture, gateway) | lost_gre(capture, gateway)
+
     try:
-        until(lambda: not lost_esp(capture, gateway), "everything crossed", within=5)
+        until(lambda: not lost(), "everything crossed", within=5)
     except LabError:
-        raise LabError(f"lost in the gateway: {lost_esp(capture, gateway)}") from None
+        raise LabError(f"lost in the gateway: {lost()}") from None

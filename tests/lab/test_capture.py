@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from tests.lab.capture import Capture, lost_esp, sources
+from tests.lab.capture import Capture, lost_esp, lost_gre, sources
 
 OUT_IN = "eth0  In  IP 10.0.0.2 > 199.0.0.1: ESP(spi=0x0000c001,seq=0x1), length 132"
 OUT_OUT = "eth1  Out IP 200.200.200.9 > 199.0.0.1: ESP(spi=0x0000c001,seq=0x1), length 132"
@@ -15,6 +15,11 @@ UDP_IN = "eth0  In  IP 10.0.0.2.4500 > 199.0.0.1.4500: UDP-encap: ESP(spi=0x0000
 UDP_OUT = (
     "eth1  Out IP 200.200.200.9.61001 > 199.0.0.1.4500: UDP-encap: ESP(spi=0x0000c001,seq=0x1), length 132"
 )
+CALL_IN = "eth0  In  IP 10.0.0.2 > 199.0.0.1: GREv1, call 7, seq 1, ack 0, length 60: PPP"
+CALL_OUT = "eth1  Out IP 200.200.200.9 > 199.0.0.1: GREv1, call 7, seq 1, ack 0, length 60: PPP"
+ANSWER_IN = "eth1  In  IP 199.0.0.1 > 200.200.200.9: GREv1, call 40001, seq 1, ack 1, length 60: PPP"
+ANSWER_OUT = "eth0  Out IP 199.0.0.1 > 10.0.0.2: GREv1, call 1, seq 1, ack 1, length 60: PPP"
+ACKED = "eth0  In  IP 10.0.0.2 > 199.0.0.1: GREv1, call 7, ack 1, no-payload, length 12"
 
 
 def later(line: str) -> str:
@@ -49,6 +54,21 @@ def later(line: str) -> str:
 )
 def test_a_packet_crosses_when_it_comes_in_and_goes_out(lines: list[str], lost: dict[str, int]) -> None:
     assert lost_esp(Capture(io.StringIO("\n".join(lines))), "200.200.200.9") == lost
+
+
+@pytest.mark.parametrize(
+    ("lines", "lost"),
+    [
+        ([CALL_IN, CALL_OUT, ANSWER_IN, ANSWER_OUT], {}),
+        ([CALL_IN], {"GRE from clients": 1}),
+        ([CALL_IN, CALL_IN, CALL_OUT], {"GRE from clients": 1}),
+        ([ANSWER_IN, ANSWER_OUT, ANSWER_IN], {"GRE to clients": 1}),
+        ([ACKED], {}),
+    ],
+    ids=["all", "outbound", "one of two calls", "inbound", "no data"],
+)
+def test_a_packet_of_a_call_crosses_likewise(lines: list[str], lost: dict[str, int]) -> None:
+    assert lost_gre(Capture(io.StringIO("\n".join(lines))), "200.200.200.9") == lost
 
 
 def test_sources() -> None:

@@ -46,6 +46,12 @@ class Transfer:
 
     sender: Job
     receiver: Job
+    source: Host
+    until: str
+
+    def enough(self) -> None:
+        """End one that goes on until then."""
+        self.source.put(self.until, "")
 
     def running(self) -> bool:
         """Whether there is still something to send."""
@@ -62,7 +68,12 @@ class Transfer:
             raise LabError(f"a transfer failed.\nSent: {sent.output}\nReceived: {received.output}")
 
 
-def transfer(source: Host, target: Host, address: str, octets: int, *, port: int = 5001) -> Transfer:
-    """Start a bulk TCP transfer to an address of the target."""
+def transfer(source: Host, target: Host, address: str, octets: int | None, *, port: int = 5001) -> Transfer:
+    """Start a bulk TCP transfer to an address of the target: of so many octets, or until it is enough."""
+    until = f"/run/enough.{port}"
+    if octets is None:
+        source.sh(f"rm -f {until}", check=True)
+    amount = until if octets is None else octets
     receiver = target.start(f"exec {PYTHON} /run/bulk.py receive {address} {port}")
-    return Transfer(source.start(f"exec {PYTHON} /run/bulk.py send {address} {port} {octets}"), receiver)
+    sender = source.start(f"exec {PYTHON} /run/bulk.py send {address} {port} {amount}")
+    return Transfer(sender, receiver, source, until)

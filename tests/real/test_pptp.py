@@ -29,7 +29,8 @@ CLIENTS: Final = ("10.0.0.2", "10.0.0.3", "10.0.0.4")
 
 #: Octets of a bulk transfer: some seconds of a guest's encryption are 4 MB.
 BULK: Final = 1_000_000
-LONG: Final = 6_000_000
+#: Octets after which one is well under way.
+UNDER_WAY: Final = 500_000
 
 
 def config(source: str = "keep", more: str = "", *, fastpath: bool = True) -> str:
@@ -206,14 +207,15 @@ def test_a_reload_in_the_middle_of_a_transfer_loses_nothing(lab: Lab) -> None:
         lab.gateway.reload(config())
         assert pinging.lost() == 0
 
-        moving = transfer(client.host, lab.server.host, lab.server.inside, LONG)
+        moving = transfer(client.host, lab.server.host, lab.server.inside, None)
 
         def under_way() -> bool:
-            return bool(lab.established()[0]["octets"]["outbound"] > LONG // 10)
+            return bool(lab.established()[0]["octets"]["outbound"] > UNDER_WAY)
 
         until(under_way, "the transfer is under way", within=20)
         lab.gateway.reload(config(more=another))
         assert moving.running()
+        moving.enough()
         moving.finish()
         [after] = lab.established()
         assert (after["id"], after["call_ids"]) == (before["id"], before["call_ids"])
@@ -226,13 +228,12 @@ def test_a_transfer_goes_on_while_its_call_moves_in_and_out_of_the_kernel(lab: L
     client = lab.clients[0]
     with lab.calls(client):
         drops = lab.gateway.drops()
-        moving = transfer(client.host, lab.server.host, lab.server.inside, LONG)
-        moves = 0
-        while moving.running() and moves < 20:
-            moves += 1
-            lab.gateway.reload(config(fastpath=moves % 2 == 0))
+        moving = transfer(client.host, lab.server.host, lab.server.inside, None)
+        for move in range(10):
+            lab.gateway.reload(config(fastpath=move % 2 == 1))
+        assert moving.running()
+        moving.enough()
         moving.finish()
-        assert moves > 1
         assert lab.gateway.drops() == drops
         lab.gateway.reload(config())
         assert ping(client.host, lab.server.inside).lost() == 0

@@ -12,7 +12,6 @@ from typing import Final
 import pytest
 
 from tests.bpf.kernel import built
-from tests.lab.capture import all_esp_crossed, capturing
 from tests.lab.keying import Tunnel, finished
 from tests.lab.machine import missing, until
 from tests.lab.network import LAN_GATEWAY, WAN_ADDRESS, Network
@@ -24,6 +23,7 @@ from tests.lab.tunnels import (
     CLIENTS,
     EXPOSED,
     EXPOSED_INSIDE,
+    FEW,
     SERVER,
     SERVER_INSIDE,
     Lab,
@@ -76,25 +76,13 @@ def lab(booted: StrongswanLab) -> Iterator[StrongswanLab]:
     booted.calls_stand()
 
 
-#: Answers that busy guests may lose by themselves, of those to ten pings: their queues are short.
-FEW: Final = 2
-
-
-def answered(lab: StrongswanLab, *ways: tuple[Strongswan, str]) -> None:
-    """Check that pings are answered, and that the gateway lost nothing of what it got."""
-    with capturing(lab.network.gw, "any", "udp port 4500") as capture:
-        started = [ping(one.host, target) for one, target in ways]
-        assert all(one.lost() <= FEW for one in started)
-        all_esp_crossed(capture, WAN_ADDRESS)
-
-
 @pytest.mark.parametrize("fastpath", [True, False], ids=["in the kernel", "in user space"])
 def test_four_clients_of_one_server(lab: StrongswanLab, fastpath: bool) -> None:
     before = lab.gateway.drops()
     clients = lab.clients
     with lab.configured(fastpath=fastpath), lab.tunnels("t", *clients):
-        answered(lab, *((client, SERVER_INSIDE) for client in clients))
-        answered(lab, *((lab.server, client.inside) for client in clients))
+        lab.answered(*((client, SERVER_INSIDE) for client in clients))
+        lab.answered(*((lab.server, client.inside) for client in clients))
         lab.transfers(*((client, lab.server) for client in clients), octets=BULK)
         assert lab.carried("natt") is (fastpath and not built())
         assert lab.inside("natt") == list(CLIENTS)
@@ -104,49 +92,49 @@ def test_four_clients_of_one_server(lab: StrongswanLab, fastpath: bool) -> None:
 def test_rekeys_from_both_ends_while_traffic_flows(lab: StrongswanLab) -> None:
     one, two = clients = lab.clients[:2]
     with lab.tunnels("t", *clients):
-        answered(lab, *((client, SERVER_INSIDE) for client in clients))
+        lab.answered(*((client, SERVER_INSIDE) for client in clients))
         before = lab.gateway.drops()
         # Peers may lose some in a rekey: an end has keys a moment before the other has them (RFC 7296 §2.8).
         # The gateway may not.
-        with capturing(lab.network.gw, "any", "udp port 4500") as capture:
+        with lab.crossing():
             pinging = [ping(client.host, SERVER_INSIDE, 60) for client in clients]
             one.rekey("t")
             lab.server.rekey("c2")
             two.rekey("t", ike=True)
             lab.server.rekey("c1", ike=True)
             assert all(one.lost() <= 3 for one in pinging)
-            all_esp_crossed(capture, WAN_ADDRESS)
         lab.transfers((one, lab.server), octets=BULK)
-        answered(lab, *((lab.server, client.inside) for client in clients))
+        lab.answered(*((lab.server, client.inside) for client in clients))
         assert lab.gateway.drops() == before
 
 
 def test_a_tunnel_silent_for_longer_than_the_lifetime_goes_on(lab: StrongswanLab) -> None:
     one, two = clients = lab.clients[:2]
     with lab.tunnels("t", *clients):
-        answered(lab, *((client, SERVER_INSIDE) for client in clients))
+        lab.answered(*((client, SERVER_INSIDE) for client in clients))
         with lab.configured('mapping = "2s"\nlifetime = "2s"'):
             until(lambda: not lab.sessions("natt"), "all is forgotten", within=15)
             assert lab.sessions("isakmp") == []
         # A port of ours stands for a client again when the client speaks.
-        answered(lab, *((client, SERVER_INSIDE) for client in clients))
-        answered(lab, *((lab.server, client.inside) for client in clients))
+        lab.answered(*((client, SERVER_INSIDE) for client in clients))
+        lab.answered(*((lab.server, client.inside) for client in clients))
         one.rekey("t")
         lab.server.rekey("c2")
-        answered(lab, (two, SERVER_INSIDE), (lab.server, one.inside))
+        lab.answered((two, SERVER_INSIDE), (lab.server, one.inside))
         assert lab.inside("natt") == list(CLIENTS[:2])
 
 
 def test_a_client_that_lost_its_power_comes_back(lab: StrongswanLab) -> None:
     one, two = lab.clients[:2]
     with lab.tunnels("t", one, two):
-        answered(lab, (one, SERVER_INSIDE), (two, SERVER_INSIDE))
-        undisturbed = ping(two.host, SERVER_INSIDE, 40)
-        one.die()
-        finished((one, one.start()))
-        finished((one, one.up("t")))
-        answered(lab, (one, SERVER_INSIDE))
-        assert undisturbed.lost() <= FEW
+        lab.answered((one, SERVER_INSIDE), (two, SERVER_INSIDE))
+        with lab.crossing():
+            undisturbed = ping(two.host, SERVER_INSIDE, 40)
+            one.die()
+            finished((one, one.start()))
+            finished((one, one.up("t")))
+            assert undisturbed.lost() <= FEW
+        lab.answered((one, SERVER_INSIDE))
         assert set(lab.inside("natt")) >= set(CLIENTS[:2])
 
 
@@ -155,14 +143,14 @@ def test_a_server_inside_is_called_by_a_peer_that_a_client_calls(lab: Strongswan
     client = lab.clients[3]
     with lab.configured(source=source), lab.tunnels("call", lab.caller), lab.tunnels("side", client):
         both = ((lab.caller, EXPOSED_INSIDE), (client, CALLER_INSIDE))
-        answered(lab, *both)
-        answered(lab, (lab.exposed, CALLER_INSIDE), (lab.caller, client.inside))
+        lab.answered(*both)
+        lab.answered((lab.exposed, CALLER_INSIDE), (lab.caller, client.inside))
         assert {"keep": CALLER, "gateway": LAN_GATEWAY}[source] in lab.exposed.peers()
         lab.transfers((lab.caller, lab.exposed), octets=BULK)
         lab.exposed.rekey("call")
         lab.caller.rekey("call")
         client.rekey("side")
-        answered(lab, *both)
+        lab.answered(*both)
         assert lab.inside("natt") == [EXPOSED, CLIENTS[3]]
 
 
