@@ -2,6 +2,7 @@
 
     names       all [[ddns]] entries: one Updater each
     updater     looks, updates, looks again; retries; says what is wrong
+    provision   what an Updater takes; with this, dnspython is read
     published   what the zone's own servers answer
     providers   dyndns2, rfc2136, url, program: one way to update a name each
 

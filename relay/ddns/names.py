@@ -2,29 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 from protocols.addr import show_ip
 from relay import uplink
 from relay.config.models import Ddns
 from relay.control.daemon import NameStatus
-from relay.ddns.dyndns2 import Dyndns2
-from relay.ddns.program import Program
-from relay.ddns.provider import Provider
-from relay.ddns.published import published
-from relay.ddns.rfc2136 import Rfc2136
 from relay.ddns.updater import Announce, Updater
-from relay.ddns.url import Url
 from relay.uplink import Uplink
-
-_PROVIDERS: dict[str, Callable[[Ddns], Provider]] = {
-    "dyndns2": Dyndns2,
-    "rfc2136": Rfc2136,
-    "url": Url,
-    "exec": Program,
-}
-
 
 #: Starts a coroutine in the daemon's task group.
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -63,12 +48,12 @@ class Names:
         for updater in self.updaters:
             if updater.problem:
                 updater.hurry()
-        loop = asyncio.get_running_loop()
         for name, entry in wanted.items():
             if name not in self._running:
-                look = partial(published, entry.host, entry.zone or "", entry.nameservers)
-                provider = _PROVIDERS[entry.provider](entry)
-                updater = Updater(entry, provider, look, self._announce, loop.time)
+                # Here and not above: dnspython takes 2.4 MB, and most gateways have no name.
+                from relay.ddns.provision import updater_of
+
+                updater = updater_of(entry, self._announce, asyncio.get_running_loop().time)
                 updater.point_at(*self._address)
                 self._running[name] = updater, self._spawn(updater.run())
 

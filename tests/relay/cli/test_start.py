@@ -42,6 +42,14 @@ def test_reading_commands_import_nothing_heavy(command: str) -> None:
     assert done.stdout.split() == ["3"]
 
 
+def test_without_a_name_to_follow_the_daemon_does_not_read_dnspython() -> None:
+    script = "import relay.app, sys; print('dns' in sys.modules, 'relay.ddns.names' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_help_imports_no_command() -> None:
     script = (
         "import sys; from relay.cli import main\n"
@@ -97,6 +105,7 @@ USAGE = [
     pytest.param(["sessions", "show"], "ID", id="no-id"),
     pytest.param(["run", "--set", "wan.interface"], "is not KEY=VALUE", id="set-without-value"),
     pytest.param(["run", "--timeout", "-1"], "timeout", id="negative-drain"),
+    pytest.param(["run", "--detach"], "--detach goes with --takeover", id="detach-alone"),
 ]
 
 
