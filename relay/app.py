@@ -6,6 +6,7 @@ configuration → privileges → lock → premises → ready … → draining �
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -44,8 +45,11 @@ _FILES_OF_OURS = 128
 _LAST_WORDS = 2.0
 
 
-def main(options: RunOptions) -> int:
-    """Run the gateway until it is told to stop; the exit status."""
+def main(options: RunOptions, serving: Callable[[], None] = lambda: None) -> int:
+    """Run the gateway until it is told to stop; the exit status.
+
+    ``serving`` is called when it serves, or waits for nothing but an address.
+    """
     try:
         settings = load(options)
         wanted = settings.config
@@ -62,7 +66,7 @@ def main(options: RunOptions) -> int:
         before = meet(wanted.api.socket, wanted.name) if options.takeover else None
         given = (None, None) if before is None else (before.lock, before.name)
         with hold(lock, given[0]) as file, hold_name(wanted.name, given[1]) as name:
-            daemon = Daemon(settings, options, files, Locks(file, name), before)
+            daemon = Daemon(settings, options, files, Locks(file, name), before, serving)
             return int(uvloop.run(daemon.run()))
     except ConfigError as error:
         return _complain(Exit.BAD_CONFIGURATION, *(str(problem) for problem in error.problems))
@@ -104,10 +108,12 @@ class Daemon:
         files: int,
         locks: Locks,
         predecessor: Predecessor | None,
+        serving: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._locks = locks
         self._predecessor = predecessor
+        self._serving = serving
         self._succeeded = asyncio.Event()
         self._streams = max(0, files - _FILES_OF_OURS)
         self._options = options
@@ -178,6 +184,7 @@ class Daemon:
         # Also while we wait: a network that comes late is no reason for systemd to end us.
         if service.state != "draining":
             systemd.ready(service.summary())
+            self._serving()
 
     async def _drain(self) -> None:
         service = self._service

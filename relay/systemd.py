@@ -5,6 +5,8 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 #: SD_LISTEN_FDS_START.
@@ -62,8 +64,30 @@ def kept() -> list[tuple[str, socket.socket]]:
 
 
 def succeeded_by(process: int) -> None:
-    """Another process of the service is its main process from now on."""
+    """Another process of the service is its main process from now on; of others systemd takes no notice."""
     _notify(f"MAINPID={process}")
+
+
+def place() -> str:
+    """The control group of this process (cgroups(7)): those of a service have one of their own."""
+    try:
+        return Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return ""
+
+
+def surroundings() -> dict[str, str]:
+    """What the next main process of the service has to know of its manager; empty without one."""
+    there = {"NOTIFY_SOCKET": is_there(), "WATCHDOG_USEC": watchdog_interval() is not None}
+    return {name: os.environ[name] for name, is_set in there.items() if is_set}
+
+
+def move_in(found: Mapping[str, str]) -> None:
+    """Live in the ``surroundings`` of the main process before us, if it had any."""
+    if found:
+        for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+            os.environ.pop(name, None)
+        os.environ.update(found)
 
 
 def status(text: str) -> None:

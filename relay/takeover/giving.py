@@ -56,6 +56,11 @@ class Giver:
             )
         if asked.get("instance") != service.instance:
             return f'the running gateway is "{service.instance}", and the new one "{asked.get("instance")}"'
+        if systemd.is_there() and asked.get("place") != systemd.place():
+            return (
+                "the running gateway is a service, which ends with it, and the new process is none of the "
+                "service's: systemctl reload starts one that is"
+            )
         if self.busy:
             return "another process is taking over already"
         if service.state == "draining":
@@ -69,7 +74,7 @@ class Giver:
         try:
             _log.info("takeover begins", process=process)
             channel = GivingEnd(connection)
-            hello = {"kind": "hello", "process": os.getpid()}
+            hello = {"kind": "hello", "process": os.getpid(), "surroundings": systemd.surroundings()}
             await channel.send(hello, self.locks.descriptors())
             async with asyncio.timeout(_PREPARATION):
                 await channel.expect("begin")
@@ -90,13 +95,14 @@ class Giver:
                     await channel.expect("ready")
                 self._cease()
                 counts = self.service.gateway.registry.counts()
+                # Before the new process has anything to say to systemd, which listens to the main one alone.
+                systemd.succeeded_by(process)
                 await channel.send(estate.last(counts, self.service.datapath.kept()))
         except BaseException:
             self.frozen = False
             await self._resume()
             raise
         self.locks.give_up()
-        systemd.succeeded_by(process)
         _log.info("another process has taken over", process=process)
         self.leave()
 

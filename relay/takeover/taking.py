@@ -6,6 +6,7 @@ import socket
 from typing import Final
 
 from protocols.snapshot.classes import VERSION
+from relay import systemd
 from relay.takeover import estate
 from relay.takeover.channel import PROTOCOL, ChannelError, TakingEnd
 from relay.takeover.estate import Estate, Last
@@ -28,7 +29,8 @@ class Predecessor:
 
     def __init__(self, channel: TakingEnd) -> None:
         self._channel = channel
-        _, (self.lock, self.name) = channel.expect("hello")
+        hello, (self.lock, self.name) = channel.expect("hello")
+        systemd.move_in(hello.get("surroundings", {}))
 
     def estate(self) -> Estate:
         """Have it change nothing any more but forward, and hand over what it has.
@@ -83,7 +85,8 @@ def _met(sock: socket.socket, path: str, instance: str) -> Predecessor:
 
 
 def _ask(sock: socket.socket, instance: str) -> None:
-    body = json.dumps({"protocol": PROTOCOL, "snapshot": VERSION, "instance": instance}).encode()
+    asked = {"protocol": PROTOCOL, "snapshot": VERSION, "instance": instance, "place": systemd.place()}
+    body = json.dumps(asked).encode()
     sock.sendall(
         b"POST /v1/takeover HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
         b"Upgrade: vpnmasq-takeover\r\nContent-Type: application/json\r\n"

@@ -6,24 +6,28 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from protocols.esp.codec import Esp
+from protocols.ike.natt import NON_ESP_MARKER
 from protocols.pptp import messages
 from tests.system.calls import call, carries
-from tests.system.home import PEER, RULES, Daemon, Home, until
+from tests.system.home import CALLER, CLIENT, PEER, PUBLIC, RULES, SERVER, Daemon, Home, until
+from tests.system.ipsec import ESP, Udp, esp, ike, told
 from tests.system.test_takeover import answers, hangs_up
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 
 
-def start(house: Home, directory: Path, *, again: bool = False, **how: Any) -> Daemon:
+def start(house: Home, directory: Path, *, again: bool = False, rules: str = RULES, **how: Any) -> Daemon:
     """The daemon with a state directory of its own; once more with the same one."""
     config = directory / "vpnmasq.toml"
     if not again:
-        config.write_text(house.configuration(RULES, directory))
+        config.write_text(house.configuration(rules, directory))
     state = f"state.directory={directory / 'state'}"
     return house.start(directory, "-c", str(config), "--set", state, **how)
 
@@ -53,6 +57,67 @@ def test_data_of_a_call_flows_on_after_kill_9(house: Home) -> None:
         key: session[key] for key in ("id", "call_ids", "state")
     }
     assert carries(house, tunnel)
+    assert second.document("status")["attention"] == []
+
+
+IPSEC = f"""
+[[masquerade]]
+name = "staff"
+clients = ["10.0.0.0/24"]
+servers = ["{PEER}"]
+proto = ["ipsec"]
+
+[[forward]]
+name = "names"
+listen = "udp/53"
+server = "{SERVER}"
+allow = ["{CALLER}"]
+"""
+
+
+def test_ipsec_and_forwarded_datagrams_go_on_after_kill_9(house: Home) -> None:
+    """Cookies, SPIs and ports are whose they were: what comes from outside first finds its way."""
+    directory = house.directory()
+    first = start(house, directory, rules=IPSEC)
+    with ExitStack() as stack:
+        ends = (house.client, 500), (house.peer, 500), (house.second, 4500), (house.peer, 4500)
+        ike_client, ike_peer, natt_client, natt_peer = (Udp(*end) for end in ends)
+        asker, server = Udp(house.caller, 5353), Udp(house.server, 53)
+        for one in (ike_client, ike_peer, natt_client, natt_peer, asker, server):
+            stack.callback(one.sock.close)
+        esp_client, esp_peer = house.raw(house.client, ESP), house.raw(house.peer, ESP)
+        ike_client.send(ike(0xA1), PEER, 500)
+        assert ike_peer.receive() == (ike(0xA1), PUBLIC, 500)
+        ike_peer.send(ike(0xA1, 0xA2), PUBLIC, 500)
+        assert ike_client.receive() == (ike(0xA1, 0xA2), PEER, 500)
+        for sequence in range(1, 20):
+            esp(esp_client, CLIENT, PEER, 0x1001, sequence)
+            assert told(esp_peer.receive(protocol=ESP)) == (PUBLIC, PEER, 0x1001, sequence)
+            esp(esp_peer, PEER, PUBLIC, 0x2001, sequence)
+            assert told(esp_client.receive(protocol=ESP)) == (PEER, CLIENT, 0x2001, sequence)
+        natt_client.send(NON_ESP_MARKER + ike(0xB1), PEER, 4500)
+        _, _, port = natt_peer.receive()
+        asker.send(b"question", PUBLIC, 53)
+        assert server.receive() == (b"question", CALLER, 5353)
+        rows = first.document("sessions")["sessions"]
+        assert sorted(row["protocol"] for row in rows) == ["esp", "isakmp", "natt", "udp"]
+        written(directory, *(row["id"] for row in rows), "confirmed")
+        before = {row["id"]: (row["protocol"], row["state"]) for row in rows}
+        crash(first)
+        second = start(house, directory, again=True)
+        rows = second.document("sessions")["sessions"]
+        assert {row["id"]: (row["protocol"], row["state"]) for row in rows} == before
+        other = house.raw(house.second, ESP)
+        esp(esp_peer, PEER, PUBLIC, 0x2001, 20)
+        assert told(esp_client.receive(protocol=ESP)) == (PEER, CLIENT, 0x2001, 20)
+        assert other.nothing()
+        ike_peer.send(ike(0xA1, 0xA2, exchange=37), PUBLIC, 500)
+        assert ike_client.receive() == (ike(0xA1, 0xA2, exchange=37), PEER, 500)
+        data = Esp(0x3001, 1, b"data").to_bytes()
+        natt_peer.send(data, PUBLIC, port)
+        assert natt_client.receive() == (data, PEER, 4500)
+        server.send(b"answer", CALLER, 5353)
+        assert asker.receive() == (b"answer", PUBLIC, 53)
     assert second.document("status")["attention"] == []
 
 

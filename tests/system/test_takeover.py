@@ -3,17 +3,20 @@
 import hashlib
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from typing import Final, Self
+from pathlib import Path
+from typing import Any, Final, Self
 
 import pytest
 
 from protocols.pptp import messages
 from relay.cli.exits import Exit
 from relay.takeover.taking import TakeoverError, meet
+from tests.bpf.kernel import built
 from tests.system.home import (
     CALLER,
     CLIENT,
@@ -26,6 +29,7 @@ from tests.system.home import (
     Tunnel,
     until,
 )
+from tests.system.test_fastpath import read
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 
@@ -49,19 +53,19 @@ allow = ["{CALLER}"]
 """
 
 
-def start(house: Home, *options: str, rules: str = RULES) -> Daemon:
-    return house.run(rules, *options)
+def start(house: Home, *options: str, rules: str = RULES, **how: Any) -> Daemon:
+    return house.run(rules, *options, **how)
 
 
-def another(house: Home, daemon: Daemon, *options: str, wait: bool = True) -> Daemon:
+def another(house: Home, daemon: Daemon, *options: str, **how: Any) -> Daemon:
     """A process that takes over from this one, by the same file."""
     config = str(daemon.directory / "vpnmasq.toml")
-    return house.start(daemon.directory, "-c", config, "--takeover", *options, wait=wait)
+    return house.start(daemon.directory, "-c", config, "--takeover", *options, **how)
 
 
-def takeover(house: Home, daemon: Daemon, *options: str) -> Daemon:
+def takeover(house: Home, daemon: Daemon, *options: str, **how: Any) -> Daemon:
     """The process that has taken over; the old one has left."""
-    new = another(house, daemon, *options)
+    new = another(house, daemon, *options, **how)
     assert daemon.ends() == Exit.DONE, daemon.log()
     assert "another process has taken over" in daemon.log()
     return new
@@ -175,6 +179,55 @@ def test_a_call_with_traffic_loses_nothing_by_two_takeovers(
     answers(tunnel)
     hangs_up(tunnel)
     until(lambda: daemon.document("sessions")["sessions"][0]["call_ids"] == {})
+
+
+@pytest.mark.skipif(bool(built()), reason=built())
+def test_filters_that_outlive_their_process_change_hands_in_their_place(
+    house: Home, listening: socket.socket, tmp_path: Path
+) -> None:
+    """As on kernels without TCX, where there must be no moment without them, and none may be left."""
+    program = tmp_path / "clsact.py"
+    program.write_text(_BY_CLSACT)
+    how: Any = {"under": (sys.executable, str(program))}
+    daemon = start(house, *REQUIRED, **how)
+    tunnel = house.tunnel(house.client, PEER, listening)
+    until(lambda: daemon.document("status")["fastpath"]["flows"] == 2)
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        house.gateway.start("tc", "monitor", stdout=out)
+    with Traffic(house, tunnel) as traffic:
+        for _ in range(2):
+            traffic.passes(50)
+            daemon = takeover(house, daemon, *REQUIRED, **how)
+        until(lambda: daemon.document("status")["fastpath"]["flows"] == 2)
+        before = read(daemon)
+        traffic.passes(50)
+    assert sorted(traffic.outbound) == sorted(traffic.inbound) == list(range(traffic.sent))
+    assert read(daemon) == before
+    until(lambda: said.read_text().count("direct-action") >= 4)
+    assert "deleted" not in said.read_text()
+    assert [filters(house, name).count("direct-action") for name in ("eth0", "eth1")] == [1, 1]
+    assert daemon.stop() == 0
+    assert [filters(house, name) for name in ("eth0", "eth1")] == ["", ""]
+    until(lambda: said.read_text().count("deleted filter") == 2)
+
+
+REQUIRED: Final = ("--set", "fastpath.mode=require")
+
+_BY_CLSACT: Final = """
+import sys
+from functools import partial
+from relay.fastpath import handover
+handover.KernelFastPath = partial(handover.KernelFastPath, tcx=False)
+from relay.cli import main
+main(sys.argv[2:], prog_name="vpnmasq")
+"""
+
+
+def filters(house: Home, name: str) -> str:
+    """What there is at an interface of the gateway."""
+    show = f"tc qdisc show dev {name} clsact", f"tc filter show dev {name} ingress"
+    return "".join(map(house.gateway.sh, show))
 
 
 def test_a_message_of_which_half_has_come_is_finished_by_the_next_process(
