@@ -21,6 +21,7 @@ from relay.fastpath import abi
 from relay.fastpath.libbpf import libbpf
 from relay.fastpath.links import Links
 from relay.fastpath.routes import Routes, Way
+from relay.fastpath.slots import Slots
 from relay.fastpath.ways import Ways
 from relay.kernel import KernelError
 from relay.privileges import Capability, missing
@@ -72,11 +73,8 @@ class KernelFastPath:
         with ExitStack() as stack:
             self._object = stack.enter_context(library.load(path, {abi.FLOWS: most, abi.SLOTS: most}))
             self._flows, self._hops = (self._object.map_fd(name) for name in (abi.FLOWS, abi.HOPS))
-            self._memory = stack.enter_context(
-                mmap.mmap(self._object.map_fd(abi.SLOTS), most * abi.SLOT_SIZE)
-            )
-            #: Of all slots, how many packets they have carried.
-            self._carried = stack.enter_context(memoryview(self._memory).cast("Q")[abi.PACKETS])
+            self._slots = Slots(self._object.map_fd(abi.SLOTS), most)
+            stack.callback(self._slots.close)
             self._lease = stack.enter_context(mmap.mmap(self._object.map_fd(abi.LEASE), mmap.PAGESIZE))
             self._routes = Routes()
             stack.callback(self._routes.close)
@@ -130,7 +128,7 @@ class KernelFastPath:
         way = self._ways.enter(shortcut.target, slot)
         at = slot * abi.SLOT_SIZE
         key = abi.key(shortcut)
-        self._memory[at : at + abi.SLOT_SIZE] = abi.slot(shortcut, way or 0)
+        self._slots.memory[at : at + abi.SLOT_SIZE] = abi.slot(shortcut, way or 0)
         if way is None or self._library.update(self._flows, key, abi.SLOT_INDEX.pack(slot)):
             if way is not None:
                 self._ways.leave(shortcut.target, slot)
@@ -145,7 +143,7 @@ class KernelFastPath:
 
     def _take_slot(self) -> int | None:
         """A free slot, of the first ones if possible: there is less to look at then."""
-        if self._used < self._most and len(self._free) < _REST:
+        if self._used < self._most and len(self._free) < _REST and self._slots.reach(self._used + 1):
             self._used += 1
             return self._used - 1
         return self._free.popleft() if self._free else None
@@ -171,7 +169,7 @@ class KernelFastPath:
         if found is None:
             return None
         at = found[0] * abi.SLOT_SIZE + abi.COUNTERS_AT
-        packets, octets, last, sequence = abi.COUNTERS.unpack_from(self._memory, at)
+        packets, octets, last, sequence = abi.COUNTERS.unpack_from(self._slots.memory, at)
         return packets, octets, last * _NANO, sequence
 
     def changes(self) -> Iterator[tuple[int, Carried]]:
@@ -182,7 +180,7 @@ class KernelFastPath:
             return
         start, known = self._next_look, self._packets
         end = min(start + _SLICE, self._used)
-        seen, before = self._carried[start:end].tolist(), known[start:end]
+        seen, before = self._slots.carried[start:end].tolist(), known[start:end]
         self._next_look = end if end < self._used else 0
         if seen == before:
             return
@@ -209,7 +207,7 @@ class KernelFastPath:
         self._library.update(self._hops, abi.SLOT_INDEX.pack(number), value)
 
     def _turn(self, slot: int, way: int) -> None:
-        abi.HOP_INDEX.pack_into(self._memory, slot * abi.SLOT_SIZE + abi.HOP_AT, way)
+        abi.HOP_INDEX.pack_into(self._slots.memory, slot * abi.SLOT_SIZE + abi.HOP_AT, way)
 
     def _hold(self, until: int) -> None:
         abi.LEASE_END.pack_into(self._lease, 0, until)

@@ -5,6 +5,7 @@ from typing import Final
 
 from protocols.actions import Kind, Shortcut, Side
 from protocols.addr import Ip4
+from relay.fastpath import abi
 from relay.fastpath.kernel import LOOKS
 from tests.bpf.flows import CLIENT, ESP_DATA, GATEWAY, PEER, packet
 from tests.bpf.kernel import REDIRECT, Program, loaded
@@ -38,3 +39,19 @@ def test_every_flow_has_its_turn_within_a_second() -> None:
         assert sorted(seen) == list(busy)
         assert [number for _ in range(LOOKS) for number, _ in program.fastpath.changes()] == []
         assert spent < 0.5, spent
+
+
+def test_flows_go_on_where_there_is_memory_for_more_of_them() -> None:
+    """Slots are mapped as they are needed; what the kernel has counted in those before stays."""
+    most = 3 * 4096
+    with loaded(most=most) as program:
+        offload, lengths = program.fastpath.offload, [len(program.fastpath._slots.memory)]
+        for index in range(most):
+            assert offload(index, shortcut(index))
+            if not index % 4096:
+                carry(program, 0)
+                carry(program, index)
+                lengths.append(len(program.fastpath._slots.memory))
+        assert not offload(most, shortcut(most))
+        assert [length // abi.SLOT_SIZE for length in lengths] == [4096, 4096, 8192, most]
+        assert {number: seen[0] for number, seen in program.fastpath.changes()} == {0: 4, 4096: 1, 8192: 1}
