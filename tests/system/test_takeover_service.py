@@ -26,6 +26,14 @@ def said_to(systemd: socket.socket) -> tuple[str, int]:
     return text.decode(), _UCRED.unpack(ancillary[0][2])[0]
 
 
+def says(process: int, systemd: socket.socket) -> str:
+    """What a process tells systemd next; others may have a last word."""
+    while True:
+        text, teller = said_to(systemd)
+        if teller == process:
+            return text
+
+
 def test_systemd_learns_of_its_new_main_process_before_that_speaks(house: Home, tmp_path: Path) -> None:
     """And it is fed as before, and whoever has started the process may go."""
     path = tmp_path / "notify"
@@ -45,8 +53,8 @@ def test_systemd_learns_of_its_new_main_process_before_that_speaks(house: Home, 
         assert {teller for _, teller in told} == {old.process.pid}
         assert new not in (old.process.pid, starter.process.pid)
         try:
-            assert said_to(systemd) == (f"READY=1\nSTATUS=1 session on {PUBLIC}", new)
-            assert [said_to(systemd) for _ in range(2)] == [("WATCHDOG=1", new)] * 2
+            assert says(new, systemd) == f"READY=1\nSTATUS=1 session on {PUBLIC}"
+            assert [says(new, systemd) for _ in range(2)] == ["WATCHDOG=1"] * 2
             answers(tunnel)
         finally:
             os.kill(new, signal.SIGTERM)
