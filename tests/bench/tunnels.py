@@ -5,6 +5,7 @@ interfaces' counters, and of NAT-T by a tap, since the gateway chooses the port.
 """
 
 import contextlib
+import errno
 import socket
 import struct
 import time
@@ -142,14 +143,14 @@ class Both:
 
     def send(self, frame: bytes) -> None:
         """Send one frame from the LAN, and wait for nothing."""
-        self._lan.send(frame)
+        _send(self._lan, frame)
 
     def cross(self, ready: Sequence[bytes], *, by_client: bool) -> None:
         """Send frames from one side and wait until as many have come to the other."""
         sock, counter = (self._lan, self._wan_counter) if by_client else (self._wan, self._lan_counter)
         expected = counter.packets() + len(ready)
         for frame in ready:
-            sock.send(frame)
+            _send(sock, frame)
         deadline = time.perf_counter() + PATIENCE
         while (missing := expected - counter.packets()) > 0:
             if time.perf_counter() > deadline:
@@ -165,7 +166,7 @@ class Both:
         marked = NON_ESP_MARKER + header.to_bytes()
         inside_end, outside_end = (client, 4500), (peer, 4500)
         asked = UdpFlow(inside_end, outside_end, marked)
-        self._lan.send(self._frames([asked], by_client=True)[0])
+        _send(self._lan, self._frames([asked], by_client=True)[0])
         public_end = seen(marked)
         answer = UdpFlow(outside_end, public_end, marked)
         tunnel = Tunnel(
@@ -205,3 +206,17 @@ class Both:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         sock.bind(("eth0", 0))
         return sock
+
+
+def _send(sock: socket.socket, frame: bytes) -> None:
+    """Send a frame, and again while the kernel's queue is full: all that is on a core shares it."""
+    deadline = time.perf_counter() + PATIENCE
+    while True:
+        try:
+            sock.send(frame)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS or time.perf_counter() > deadline:
+                raise
+            time.sleep(0.001)
+        else:
+            return
