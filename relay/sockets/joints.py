@@ -19,7 +19,7 @@ from protocols.actions import Splice
 from protocols.events import ForwardConnected, ForwardEnded, ForwardEvent, ForwardFailed, ForwardHalfClosed
 from protocols.sessions import Traffic
 from relay.sockets.pipes import SIZE, Pipe, Pipes
-from relay.sockets.tcp import be_rude, dial, outcome
+from relay.sockets.tcp import Dial, be_rude
 
 #: Seconds the server may take to answer a SYN.
 CONNECT_TIMEOUT: Final = 30.0
@@ -207,7 +207,7 @@ class Half:
 class Joint:
     """A connection that was accepted, and the one that was dialled for it."""
 
-    __slots__ = ("_action", "_halves", "_sockets", "_timeout", "number", "parts", "splices")
+    __slots__ = ("_action", "_dialled", "_halves", "_sockets", "number", "parts", "splices")
 
     def __init__(
         self, splices: "Owner", number: int, *sockets: socket.socket, parts: tuple[HalfPart, ...] = ()
@@ -219,36 +219,25 @@ class Joint:
         self.parts = parts
         self._halves: tuple[Half, ...] = ()
         self._action: Splice | None = None
-        self._timeout: asyncio.TimerHandle | None = None
+        self._dialled: Dial[Splice] | None = None
 
     def dial(self, action: Splice) -> None:
         """Connect to the server, and begin to carry once it has answered."""
         self._action = action
-        try:
-            dialled = dial(
-                action.destination,
-                action.port,
-                source=action.source,
-                transparent=action.transparent,
-                prepare=prepare,
-            )
-        except OSError as error:
-            self._fail(error.strerror or str(error))
-            return
-        self._sockets.append(dialled)
-        loop = self.splices.loop
-        loop.add_writer(dialled.fileno(), self._answered, action)
-        self._timeout = loop.call_later(CONNECT_TIMEOUT, self._fail, "no answer")
+        self._dialled = Dial(
+            action, within=CONNECT_TIMEOUT, prepare=prepare, stands=self._answered, failed=self._failed
+        )
+        self._dialled.begin()
 
-    def _answered(self, action: Splice) -> None:
-        dialled = self._sockets[1]
-        self.splices.loop.remove_writer(dialled.fileno())
-        self._at_ease()
-        if why := outcome(dialled):
-            self._fail(why)
-            return
+    def _answered(self, action: Splice, sock: socket.socket) -> None:
+        self._dialled = None
+        self._sockets.append(sock)
         self.join(action, (_NEW, _NEW))
         self.splices.report(ForwardConnected(self.number))
+
+    def _failed(self, _action: Splice, why: str) -> None:
+        self.close(abort=True)
+        self.splices.report(ForwardFailed(self.number, why))
 
     def join(self, action: Splice, parts: tuple[HalfPart, ...]) -> None:
         """Carry between the two, each direction from where it is."""
@@ -266,11 +255,7 @@ class Joint:
         """Carry nothing, and dial nobody, until ``resume``."""
         for half in self._halves:
             half.pause()
-        if self._timeout is not None:
-            self._at_ease()
-            dialled = self._sockets.pop()
-            self.splices.loop.remove_writer(dialled.fileno())
-            dialled.close()
+        self._hang_up()
 
     def resume(self) -> None:
         """Go on after ``pause``."""
@@ -289,14 +274,11 @@ class Joint:
         """What there is of it while it is paused."""
         return JointPart(self.number, tuple(self._sockets), tuple(half.part for half in self._halves))
 
-    def _at_ease(self) -> None:
-        if self._timeout is not None:
-            self._timeout.cancel()
-            self._timeout = None
-
-    def _fail(self, why: str) -> None:
-        self.close(abort=True)
-        self.splices.report(ForwardFailed(self.number, why))
+    def _hang_up(self) -> None:
+        """Dial no more."""
+        if self._dialled is not None:
+            self._dialled.stop()
+            self._dialled = None
 
     def broken(self, error: OSError) -> None:
         """An end is gone without a FIN; so the other is told in the same way."""
@@ -325,7 +307,7 @@ class Joint:
 
     def close(self, *, abort: bool) -> None:
         """Close both connections: after what was written, or at once with RST."""
-        self._at_ease()
+        self._hang_up()
         for half in self._halves:
             half.stop()
         loop = self.splices.loop

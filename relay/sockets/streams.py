@@ -23,7 +23,7 @@ from protocols.events import (
     StreamLost,
     StreamStalled,
 )
-from relay.sockets.tcp import Acceptor, be_rude, dial, outcome
+from relay.sockets.tcp import Acceptor, Dial, be_rude
 
 #: Connections the kernel may hold for us between two wake-ups.
 _BACKLOG: Final = 512
@@ -177,53 +177,6 @@ class _Stream:
         self.sock.close()
 
 
-class _Dial:
-    """A connection that does not stand yet."""
-
-    def __init__(self, streams: "Streams", action: Connect) -> None:
-        self.action = action
-        self._streams = streams
-        self._sock: socket.socket | None = None
-        self._timeout = streams.loop.call_later(CONNECT_TIMEOUT, self._fail, "no answer")
-
-    def begin(self) -> None:
-        """Dial; the outcome is reported."""
-        action = self.action
-        try:
-            self._sock = sock = dial(
-                action.destination,
-                action.port,
-                source=action.source,
-                transparent=action.transparent,
-                prepare=_prepare,
-            )
-        except OSError as error:
-            self._fail(error.strerror or str(error))
-            return
-        self._streams.loop.add_writer(sock.fileno(), self._answered, sock)
-
-    def _answered(self, sock: socket.socket) -> None:
-        if why := outcome(sock):
-            self._fail(why)
-            return
-        self._sock = None
-        self.stop()
-        self._streams.loop.remove_writer(sock.fileno())
-        self._streams.connected(self.action, sock)
-
-    def _fail(self, why: str) -> None:
-        self.stop()
-        self._streams.report(StreamFailed(self.action.stream, why))
-
-    def stop(self) -> None:
-        """Dial no more; nothing is reported."""
-        self._streams.dialling.pop(self.action.stream, None)
-        self._timeout.cancel()
-        if self._sock is not None:
-            self._streams.loop.remove_writer(self._sock.fileno())
-            self._sock.close()
-
-
 class Streams:
     """All TCP connections, by the core's numbers. To be made on the running loop.
 
@@ -234,7 +187,7 @@ class Streams:
         self._number = number
         self._streams: dict[int, _Stream] = {}
         self._store = store
-        self.dialling: dict[int, _Dial] = {}
+        self.dialling: dict[int, Dial[Connect]] = {}
         #: What ``pause`` has kept from dialling.
         self._interrupted: list[Connect] = []
         self.loop = asyncio.get_running_loop()
@@ -261,17 +214,24 @@ class Streams:
 
     def connect(self, action: Connect) -> None:
         """Dial; the outcome is reported as StreamConnected or StreamFailed."""
-        self.dialling[action.stream] = dialled = _Dial(self, action)
+        dialled = Dial(
+            action, within=CONNECT_TIMEOUT, prepare=_prepare, stands=self._connected, failed=self._failed
+        )
+        self.dialling[action.stream] = dialled
         dialled.begin()
 
-    def connected(self, action: Connect, sock: socket.socket) -> None:
-        """A connection that was dialled stands."""
+    def _connected(self, action: Connect, sock: socket.socket) -> None:
+        del self.dialling[action.stream]
         local, _ = sock.getsockname()
         stream, caller = self._add(action.stream, sock), self._streams.get(action.caller)
         if caller is not None:
             stream.partner, caller.partner = caller.number, stream.number
             self._keep(stream, caller)
         self.report(StreamConnected(action.stream, parse_ip(local)))
+
+    def _failed(self, action: Connect, why: str) -> None:
+        del self.dialling[action.stream]
+        self.report(StreamFailed(action.stream, why))
 
     def _add(self, number: int, sock: socket.socket) -> _Stream:
         self._streams[number] = stream = _Stream(self, number, sock)
@@ -292,7 +252,7 @@ class Streams:
 
     def close(self, number: int, *, abort: bool) -> None:
         """Close a stream, or stop dialling it."""
-        dialled, stream = self.dialling.get(number), self._streams.get(number)
+        dialled, stream = self.dialling.pop(number, None), self._streams.get(number)
         if dialled is not None:
             dialled.stop()
         elif stream is not None:
@@ -315,9 +275,10 @@ class Streams:
         """Neither read nor write, and dial nobody, until ``resume``."""
         for stream in self._streams.values():
             stream.pause()
-        for dialled in tuple(self.dialling.values()):
+        for dialled in self.dialling.values():
             dialled.stop()
-            self._interrupted.append(dialled.action)
+            self._interrupted.append(dialled.wanted)
+        self.dialling.clear()
 
     def resume(self) -> None:
         """Go on after ``pause``."""

@@ -7,9 +7,10 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from protocols.addr import Ip4, show_ip
+from protocols.actions import Connect, Splice
+from protocols.addr import show_ip
 
 _IP_TRANSPARENT: Final = 19
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
@@ -21,6 +22,8 @@ _ACCEPTS: Final = 64
 #: Seconds without accepting when there are too many open files.
 _REST: Final = 0.5
 _TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+W = TypeVar("W", Connect, Splice)
 
 
 class Acceptor:
@@ -101,13 +104,72 @@ def make_transparent(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
 
 
-def dial(
-    destination: Ip4, port: int, *, source: Ip4, transparent: bool, prepare: Callable[[socket.socket], None]
-) -> socket.socket:
-    """Begin to connect from a source address, 0 for the one that faces the destination.
+class Dial(Generic[W]):
+    """A connection that is to be, for an action of the core: ``begin`` dials.
 
-    ``prepare`` sets the socket's options. It can be written to as soon as the outcome is known; ``outcome``
-    tells it.
+    One of ``stands`` and ``failed`` is called with the outcome, unless ``stop`` comes before: the first with
+    the socket, which can be written to, the second with the reason, and at once where there is no way.
+    ``prepare`` sets the socket's options; ``within``: seconds it may take.
+    """
+
+    def __init__(
+        self,
+        wanted: W,
+        *,
+        within: float,
+        prepare: Callable[[socket.socket], None],
+        stands: Callable[[W, socket.socket], None],
+        failed: Callable[[W, str], None],
+    ) -> None:
+        self.wanted = wanted
+        self._within = within
+        self._prepare = prepare
+        self._stands = stands
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._sock: socket.socket | None = None
+        self._timeout: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Dial."""
+        try:
+            self._sock = sock = _connecting(self.wanted, self._prepare)
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+            return
+        self._loop.add_writer(sock.fileno(), self._answered, sock)
+        self._timeout = self._loop.call_later(self._within, self._fail, "no answer")
+
+    def stop(self) -> None:
+        """Dial no more; nothing is reported."""
+        sock = self._let_go()
+        if sock is not None:
+            sock.close()
+
+    def _answered(self, sock: socket.socket) -> None:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._fail(os.strerror(code))
+            return
+        self._let_go()
+        self._stands(self.wanted, sock)
+
+    def _fail(self, why: str) -> None:
+        self.stop()
+        self._failed(self.wanted, why)
+
+    def _let_go(self) -> socket.socket | None:
+        """Wait for no outcome any more; the socket, if there is one."""
+        if self._timeout is not None:
+            self._timeout.cancel()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.remove_writer(sock.fileno())
+        return sock
+
+
+def _connecting(wanted: Connect | Splice, prepare: Callable[[socket.socket], None]) -> socket.socket:
+    """Begin to connect from a source address, 0 for the one that faces the destination.
 
     Raises:
         OSError: the source address is not to be had, or there is no way.
@@ -115,24 +177,18 @@ def dial(
     sock = _tcp()
     try:
         prepare(sock)
-        if transparent:
+        if wanted.transparent:
             make_transparent(sock)
-        if source:
+        if wanted.source:
             # The port is chosen at connect, when it need only be unique towards this destination.
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((show_ip(source), 0))
+            sock.bind((show_ip(wanted.source), 0))
         with contextlib.suppress(BlockingIOError):
-            sock.connect((show_ip(destination), port))
+            sock.connect((show_ip(wanted.destination), wanted.port))
     except OSError:
         sock.close()
         raise
     return sock
-
-
-def outcome(sock: socket.socket) -> str:
-    """Why a connection did not come about; empty when it stands."""
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return os.strerror(code) if code else ""
 
 
 def be_rude(sock: socket.socket) -> None:
