@@ -284,3 +284,10 @@ def assert_nothing_left(world: UdpWorld) -> None:
     assert len(udp.natt._mappings.ports) == 0
     assert not udp._disguises._ports
     assert udp.next_deadline() is None
+
+
+def out(got: Got | Reason | None) -> int:
+    """The port of ours that a datagram left from."""
+    assert isinstance(got, Got), got
+    assert got.src == WAN
+    return got.src_port

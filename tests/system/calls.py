@@ -7,16 +7,8 @@ from collections.abc import Iterator
 from protocols.gre.codec import EnhancedGre
 from protocols.pptp import messages
 from tests.netns import Namespace
-from tests.system.home import (
-    CALLER,
-    CLIENT,
-    GATEWAY,
-    PEER,
-    SERVER,
-    Daemon,
-    Home,
-    Tunnel,
-)
+from tests.system.control import Tunnel
+from tests.system.home import CALLER, CLIENT, GATEWAY, PEER, SERVER, Daemon, Home
 
 MASQUERADE = """
 [[masquerade]]

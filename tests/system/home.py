@@ -20,17 +20,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from protocols import ipv4
 from protocols.addr import parse_ip
 from protocols.gre.codec import EnhancedGre
 from protocols.pptp import messages
-from protocols.pptp.framing import Framer
-from protocols.pptp.messages import Message
 from tests.netns import Namespace, Network, network
+from tests.system.control import Control, Tunnel
 
 VPNMASQ: Final = str(Path(sys.executable).with_name("vpnmasq"))
 PUBLIC: Final = "200.200.200.200"
@@ -61,8 +60,6 @@ server = "{SERVER}"
 proto = ["pptp"]
 allow = ["{CALLER}", "10.0.0.0/24"]
 """
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass
@@ -125,43 +122,6 @@ class Daemon:
 
 
 @dataclass
-class Control:
-    """One end of a control connection."""
-
-    sock: socket.socket
-    _framer: Framer = field(default_factory=Framer)
-    _inbox: list[Message] = field(default_factory=list)
-
-    def says(self, *spoken: Message | bytes) -> None:
-        """Send messages in one segment."""
-        self.sock.sendall(b"".join(m if isinstance(m, bytes) else m.to_bytes() for m in spoken))
-
-    def hears(self, wanted: type[M]) -> M:
-        """The next message, which must be of this type."""
-        while not self._inbox:
-            data = self.sock.recv(4096)
-            assert data, f"closed instead of {wanted.__name__}"
-            self._inbox += [messages.decode(frame) for frame in self._framer.feed(data)]
-        message = self._inbox.pop(0)
-        assert isinstance(message, wanted), message
-        return message
-
-    def is_closed(self) -> bool:
-        """Wait for the end of the connection; what comes before it is thrown away."""
-        try:
-            while self.sock.recv(4096):
-                pass
-        except ConnectionError:
-            return True
-        return True
-
-    @property
-    def far_end(self) -> str:
-        """Whom this end believes to be talking to."""
-        return str(self.sock.getpeername()[0])
-
-
-@dataclass
 class Gre:
     """A host's raw sockets: GRE in, whole packets out."""
 
@@ -191,20 +151,6 @@ class Gre:
         """Whether nothing comes for a while."""
         readable, _, _ = select.select([self.sock], [], [], SILENCE)
         return not readable
-
-
-@dataclass
-class Tunnel:
-    """A call through the gateway, seen from both ends."""
-
-    client: Control
-    server: Control
-    #: The client's Call ID as the server knows it, and the server's as the client knows it.
-    client_id: int
-    server_id: int
-    #: The real ones.
-    own_client_id: int
-    own_server_id: int
 
 
 class Home:
@@ -385,16 +331,21 @@ directory = ""
         self._stack.callback(sock.close)
         return Control(sock)
 
-    def tunnel(
-        self, host: Namespace, to: str, listening: socket.socket, *, client_id: int = 1, server_id: int = 100
-    ) -> Tunnel:
-        """A host dials, starts and calls."""
+    def connection(self, host: Namespace, to: str, listening: socket.socket) -> tuple[Control, Control]:
+        """A host dials and starts; both ends."""
         client = self.dial(host, to)
         server = self.accept(listening)
         client.says(messages.StartRequest())
         server.hears(messages.StartRequest)
         server.says(messages.StartReply(result=1))
         client.hears(messages.StartReply)
+        return client, server
+
+    def tunnel(
+        self, host: Namespace, to: str, listening: socket.socket, *, client_id: int = 1, server_id: int = 100
+    ) -> Tunnel:
+        """A host dials, starts and calls."""
+        client, server = self.connection(host, to, listening)
         client.says(messages.OutgoingCallRequest(call_id=client_id))
         request = server.hears(messages.OutgoingCallRequest)
         server.says(messages.OutgoingCallReply(call_id=server_id, peer_call_id=request.call_id, result=1))

@@ -165,12 +165,7 @@ def test_of_many_calls_every_client_is_told(house: Home) -> None:
     clients = []
     with answering(house, house.peer) as listening:
         for _ in range(150):
-            client = house.dial(house.client, PEER)
-            server = house.accept(listening)
-            client.says(messages.StartRequest())
-            server.hears(messages.StartRequest)
-            server.says(messages.StartReply(result=1))
-            client.hears(messages.StartReply)
+            client, _ = house.connection(house.client, PEER, listening)
             clients.append(client)
         disconnect(house)
         connect(house, SECOND_PUBLIC)

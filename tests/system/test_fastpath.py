@@ -13,7 +13,8 @@ from typing import Final
 import pytest
 
 from tests.bpf.kernel import built
-from tests.system.home import CLIENT, GRE, PEER, PUBLIC, RULES, SILENCE, Daemon, Home, Tunnel, until
+from tests.system.control import Tunnel
+from tests.system.home import CLIENT, GRE, PEER, PUBLIC, RULES, SILENCE, Daemon, Home, until
 
 pytestmark = pytest.mark.skipif(bool(built()), reason=built())
 

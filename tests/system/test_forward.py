@@ -8,95 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from protocols import ipv4
-from protocols.addr import show_ip
-from tests.netns import Namespace
-from tests.system.home import CALLER, CLIENT, PATIENCE, PEER, PUBLIC, SERVER, Daemon, Gre, Home, until
-
-RULES = f"""
-[[forward]]
-name = "web"
-listen = "tcp/80"
-server = "{SERVER}:8080"
-allow = ["{CALLER}", "10.0.0.0/24"]
-
-[[forward]]
-name = "mail"
-listen = "tcp/25"
-server = "{SERVER}"
-allow = ["any"]
-source = "gateway"
-
-[[forward]]
-name = "dns"
-listen = "udp/53"
-server = "{SERVER}:5353"
-allow = ["{CALLER}", "{PEER}", "10.0.0.0/24"]
-
-[[forward]]
-name = "echo"
-listen = "udp/7"
-server = "{SERVER}"
-allow = ["{CALLER}"]
-source = "gateway"
-
-[[forward]]
-name = "fwz"
-listen = "ip/94"
-server = "{SERVER}"
-allow = ["{CALLER}", "10.0.0.0/24"]
-
-[[forward]]
-name = "gre"
-listen = "ip/47"
-server = "{SERVER}"
-allow = ["{CALLER}"]
-"""
+from tests.system.forwards import RULES, connect, data, joined, listening, sessions, udp
+from tests.system.home import CALLER, CLIENT, PATIENCE, PEER, PUBLIC, SERVER, Daemon, Home, until
 
 
 @pytest.fixture(scope="module")
 def daemon(house: Home) -> Daemon:
     return house.run(RULES)
-
-
-@contextlib.contextmanager
-def listening(host: Namespace, port: int) -> Iterator[socket.socket]:
-    with host.entered():
-        sock = socket.create_server(("0.0.0.0", port))
-    sock.settimeout(PATIENCE)
-    with sock:
-        yield sock
-
-
-def connect(host: Namespace, to: str, port: int, timeout: float = PATIENCE) -> socket.socket:
-    with host.entered():
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.settimeout(timeout)
-    try:
-        sock.connect((to, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-@contextlib.contextmanager
-def joined(
-    house: Home, host: Namespace, port: int, server_port: int
-) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A connection through the gateway: its near and its far end."""
-    with (
-        listening(house.server, server_port) as at_server,
-        connect(host, PUBLIC, port) as near,
-        at_server.accept()[0] as far,
-    ):
-        far.settimeout(PATIENCE)
-        yield near, far
-
-
-def sessions(daemon: Daemon) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = daemon.document("sessions")["sessions"]
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -268,16 +186,6 @@ def test_status_shows_the_rules(house: Home, daemon: Daemon) -> None:
 # -- UDP --------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def udp(host: Namespace, port: int = 0) -> Iterator[socket.socket]:
-    with host.entered():
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with sock:
-        sock.bind(("0.0.0.0", port))
-        sock.settimeout(PATIENCE)
-        yield sock
-
-
 UDP_WAYS = [
     pytest.param("caller", 53, 5353, CALLER, id="source-kept"),
     pytest.param("caller", 7, 7, "10.0.0.1", id="source-ours"),
@@ -368,12 +276,6 @@ def test_a_neighbour_reaches_a_protocol_by_the_public_address(house: Home, daemo
         assert data(server, 94) == (PUBLIC, SERVER, b"there")
         server.sock.sendto(b"back", (PUBLIC, 0))
         assert data(client, 94) == (PUBLIC, CLIENT, b"back")
-
-
-def data(raw: Gre, protocol: int) -> tuple[str, str, bytes]:
-    packet = raw.receive(protocol=protocol)
-    header = ipv4.Header.from_bytes(packet)
-    return show_ip(header.src), show_ip(header.dst), packet[header.length :]
 
 
 def test_rules_come_and_go_by_reload_and_another_program_has_a_udp_port(house: Home, daemon: Daemon) -> None:

@@ -8,19 +8,8 @@ import pytest
 from protocols import icmp, ipv4
 from protocols.addr import parse_ip, show_ip
 from protocols.gre.codec import EnhancedGre
-from tests.system.home import (
-    CALLER,
-    CLIENT,
-    GATEWAY,
-    PEER,
-    PUBLIC,
-    SECOND,
-    SERVER,
-    Daemon,
-    Home,
-    Tunnel,
-    until,
-)
+from tests.system.control import Tunnel
+from tests.system.home import CALLER, CLIENT, GATEWAY, PEER, PUBLIC, SECOND, SERVER, Daemon, Home, until
 
 ICMP = 1
 

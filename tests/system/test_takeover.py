@@ -17,18 +17,8 @@ from protocols.pptp import messages
 from relay.cli.exits import Exit
 from relay.takeover.taking import TakeoverError, meet
 from tests.bpf.kernel import built
-from tests.system.home import (
-    CALLER,
-    CLIENT,
-    PEER,
-    PUBLIC,
-    RULES,
-    SERVER,
-    Daemon,
-    Home,
-    Tunnel,
-    until,
-)
+from tests.system.control import Tunnel
+from tests.system.home import CALLER, CLIENT, PEER, PUBLIC, RULES, SERVER, Daemon, Home, until
 from tests.system.test_fastpath import read
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
