@@ -15,6 +15,7 @@ from tests.bench.fastpath import FastPath
 from tests.bench.forward import Forward
 from tests.bench.generator import generator
 from tests.bench.ipsec import Ipsec
+from tests.bench.peers import Peers
 from tests.bench.pptp import Pptp
 from tests.bench.precedence import be_urgent, in_front
 from tests.bench.report import Report, machine
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument(
         "protocol",
         nargs="?",
-        choices=["pptp", "ipsec", "forward", "fastpath", "address", "restart"],
+        choices=["pptp", "ipsec", "forward", "fastpath", "address", "restart", "peers"],
         default="pptp",
     )
     parser.add_argument("--quick", action="store_true", help="under a minute, fewer sessions, rougher")
@@ -66,6 +67,8 @@ def _measure(arguments: argparse.Namespace) -> int:
             FastPath(setting, ends).run(report)
         elif arguments.protocol == "restart":
             Restart(setting, ends).run(report)
+        elif arguments.protocol == "peers":
+            Peers(setting).run(report)
         else:
             bench = Ipsec(setting) if arguments.protocol == "ipsec" else Pptp(setting, ends)
             if arguments.profile:

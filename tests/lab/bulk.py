@@ -1,6 +1,6 @@
 """A bulk TCP transfer inside a host, checked by digest. A script of its own, with the standard library only.
 
-bulk.py receive ADDRESS PORT         takes one connection and prints: octets, SHA-256
+bulk.py receive ADDRESS PORT         takes one connection and prints: octets, SHA-256, seconds it stood
 bulk.py send ADDRESS PORT OCTETS     sends that many octets, never the same, and prints the same
 bulk.py send ADDRESS PORT /FILE      sends until there is such a file
 """
@@ -24,25 +24,27 @@ def receive(address: str, port: int) -> None:
     with socket.create_server((address, port)) as listener:
         listener.settimeout(STALLED)
         connection, _ = listener.accept()
+        began = time.monotonic()
         with connection:
             connection.settimeout(STALLED)
             while data := connection.recv(65536):
                 digest.update(data)
                 total += len(data)
-    print(total, digest.hexdigest())
+    print(total, digest.hexdigest(), time.monotonic() - began)
 
 
 def send(address: str, port: int, amount: str) -> None:
     """Send octets and tell what they were."""
     digest, source, total = hashlib.sha256(), random.Random(amount), 0
     with connect(address, port) as connection:
+        began = time.monotonic()
         connection.settimeout(STALLED)
         for size in portions(amount):
             data = source.randbytes(size)
             digest.update(data)
             connection.sendall(data)
             total += size
-    print(total, digest.hexdigest())
+    print(total, digest.hexdigest(), time.monotonic() - began)
 
 
 def portions(amount: str) -> Iterator[int]:
