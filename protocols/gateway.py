@@ -7,7 +7,6 @@ have moved.
 """
 
 from collections.abc import Iterable, Iterator, Set
-from functools import partial
 
 from protocols import hopeless, icmp, ipv4, quoted, tcp, udp
 from protocols.actions import Action, Destination, Drop, Send, SessionOpened, Side
@@ -18,17 +17,14 @@ from protocols.collisions import Collisions
 from protocols.continuity import Continuity
 from protocols.drops import Reason
 from protocols.errors import DecodeError
-from protocols.esp.departed import departed
-from protocols.esp.flows import FlowTable as EspFlowTable
-from protocols.esp.tracker import EspTracker
 from protocols.events import ForwardEvent, StreamEvent
 from protocols.forward.forwards import Forwards
 from protocols.gre import codec as gre
 from protocols.gre.flows import FlowTable, flow_key
 from protocols.heeded import Heeded
 from protocols.hopeless import Hopeless
-from protocols.ike.observation import IkeObserved
-from protocols.lanes import EspLane, Forward, GreLane, Lane, UdpLane
+from protocols.ipsec import Ipsec
+from protocols.lanes import Forward, GreLane, Lane
 from protocols.offload import Carried, Offloads, Read
 from protocols.ownerrors import Errors
 from protocols.policy import Policy, Refuse
@@ -37,7 +33,6 @@ from protocols.registry import SessionRegistry
 from protocols.sessions import Session
 from protocols.snapshot import Snapshot, snapshot
 from protocols.snapshot.graph import Record
-from protocols.udpflow import IpsecUdp
 
 #: Where an IP header names the protocol (RFC 791 §3.1).
 _PROTOCOL_AT = 9
@@ -80,36 +75,22 @@ class Gateway:
             self._admission, self.registry, self._flows, random=random, new_stream=self.new_stream
         )
         self._errors = Errors(self._admission, policy.limits.icmp_per_second)
-        esp_flows = EspFlowTable(self.offloads)
-        self.esp = EspTracker(
+        self._ipsec = Ipsec(
             self._admission,
             self.registry,
-            esp_flows,
             random=random,
-            answer=self._errors.answer,
-            alive=lambda host, peer: self.udp.alive(host, peer),
+            errors=self._errors,
+            offloads=self.offloads,
             heeded=self.heeded,
         )
+        self.esp, self.udp = self._ipsec.esp, self._ipsec.udp
         self.hopeless = Hopeless(lambda peer: peer in self.esp.ledger.peers)
         self.collisions = Collisions()
-        self._observed: list[IkeObserved] = []
-        self.udp = IpsecUdp(
-            self._admission,
-            self.registry,
-            random=random,
-            observe=self._observed.append,
-            esp_alive=self.esp.alive,
-            offloads=self.offloads,
-        )
         self._forwards = Forwards(
             self._admission, self.registry, self.udp.natt.flows, random=random, offloads=self.offloads
         )
         self._continuity = Continuity(self.registry, self._pptp, self.esp, self.udp, self._forwards)
-        self._own_lanes: dict[int, Lane] = {
-            ipv4.GRE: GreLane(self._flows),
-            ipv4.ESP: EspLane(esp_flows, partial(departed, self.esp.ledger)),
-            udp.PROTOCOL: UdpLane(self.udp.natt.flows),
-        }
+        self._own_lanes: dict[int, Lane] = {ipv4.GRE: GreLane(self._flows), **self._ipsec.lanes}
         self._lay_lanes()
         self._fault_drops = {reason: Drop(reason) for reason in Reason}
 
@@ -174,7 +155,7 @@ class Gateway:
         if header.protocol == ipv4.GRE:
             return self._gre(side, header, packet, now)
         if header.protocol == ipv4.ESP or header.protocol == udp.PROTOCOL:
-            return self._ipsec(side, header, packet, now)
+            return self._taken(side, packet, self._ipsec.take(side, header, packet, now=now), now)
         if header.protocol == ipv4.ICMP:
             return self._count(self._icmp_error(side, header, packet))
         if header.protocol == ipv4.TCP:
@@ -198,15 +179,6 @@ class Gateway:
             return self._count(self._errors.expired(packet, now))
         # Nothing above applies, and yet the short lane refused it: there is more than the header says.
         return self._drop(Reason.BAD_HEADER)
-
-    def _ipsec(self, side: Side, header: ipv4.Header, packet: bytes, now: float) -> list[Action]:
-        tracker = self.esp if header.protocol == ipv4.ESP else self.udp
-        take = tracker.from_lan if side is Side.LAN else tracker.from_wan
-        actions = take(header, packet, now=now)
-        for observed in self._observed:
-            actions += self.esp.ike_seen(observed, now=now)
-        self._observed.clear()
-        return self._taken(side, packet, actions, now)
 
     def _taken(self, side: Side, packet: bytes, actions: list[Action], now: float) -> list[Action]:
         """Count what a tracker has made of a packet; inside hosts are told when its time ran out here."""
@@ -261,9 +233,8 @@ class Gateway:
         for session_id in session_ids:
             session = self.registry.get(session_id)
             if session is not None:
-                for tracker in (self._pptp, self.esp, self.udp):
+                for tracker in (self._pptp, self._ipsec, self._forwards):
                     actions += tracker.kill(session, _KILLED, now=now)
-                actions += self._forwards.kill(session, _KILLED, now=now)
         return self._count(actions)
 
     def reload(self, policy: Policy, *, now: float) -> list[Action]:
@@ -299,8 +270,7 @@ class Gateway:
     def _reconsider(self, now: float) -> list[Action]:
         pptp = self._pptp.reconsider(now=now)
         forwards = self._forwards.reconsider(now=now)
-        ipsec = [*self.esp.reconsider(now=now), *self.udp.reconsider(now=now)]
-        return self._count([*pptp, *ipsec, *forwards])
+        return self._count([*pptp, *self._ipsec.reconsider(now=now), *forwards])
 
     def drain(self) -> None:
         """Take no new sessions."""
@@ -312,8 +282,7 @@ class Gateway:
 
     def close(self, why: str, *, now: float) -> list[Action]:
         """End all sessions."""
-        actions = self.hang_up(why, now=now)
-        actions += [*self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
+        actions = [*self.hang_up(why, now=now), *self._ipsec.close_all(why, now=now)]
         return self._count([*actions, *self._forwards.close_all(why, now=now)])
 
     def refused(self, rule: str) -> int:
@@ -374,14 +343,16 @@ class Gateway:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        parts = (self._pptp, self.esp, self.udp, self._forwards)
-        deadlines = (part.next_deadline() for part in parts)
+        deadlines = (
+            self._pptp.next_deadline(),
+            *self._ipsec.deadlines(),
+            self._forwards.next_deadline(),
+        )
         return min((when for when in deadlines if when is not None), default=None)
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due; calling it early or twice does no harm."""
-        pptp = self._pptp.expire(now=now)
-        ipsec = [*self.esp.expire(now=now), *self.udp.expire(now=now)]
+        pptp, ipsec = self._pptp.expire(now=now), self._ipsec.expire(now=now)
         return self._count([*pptp, *ipsec, *self._forwards.expire(now=now)])
 
     # -- counting --------------------------------------------------------------------------------------

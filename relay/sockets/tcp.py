@@ -23,7 +23,7 @@ _ACCEPTS: Final = 64
 _REST: Final = 0.5
 _TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-W = TypeVar("W", Connect, Splice)
+W = TypeVar("W", bound=Connect | Splice)
 
 
 class Acceptor:
