@@ -54,8 +54,6 @@ class Contender:
     #: Where vpnmasq's control socket is.
     socket: Path | None = None
     notes: list[str] = field(default_factory=list)
-    #: Processes that shall run beside it, and disturb nothing therefore.
-    companions: list[int] = field(default_factory=list)
 
     def cpu_seconds(self) -> float:
         """Processor time the daemon has used, by the nanosecond (/proc/PID/schedstat).
@@ -74,24 +72,6 @@ class Contender:
         """Octets of memory the daemon holds."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize()
-
-
-@contextlib.contextmanager
-def half_a_core(contender: Contender, core: int) -> Iterator[None]:
-    """Leave a daemon half of its core: a program that never rests has the other one."""
-
-    def prepare() -> None:
-        os.sched_setaffinity(0, {core})
-        stand_alone()
-
-    restless = subprocess.Popen((sys.executable, "-c", "while True: pass"), preexec_fn=prepare)
-    contender.companions.append(restless.pid)
-    try:
-        yield
-    finally:
-        contender.companions.remove(restless.pid)
-        restless.kill()
-        restless.wait()
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ class Lane:
 
         Where other programs disturb it, it is taken again.
         """
-        pids = [os.getpid(), self._generator.pid, *self.contender.companions]
+        pids = [os.getpid(), self._generator.pid]
         if self.contender.pid is not None:
             pids.append(self.contender.pid)
         disturbance, sample = self._watched(pids, rate, seconds)

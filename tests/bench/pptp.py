@@ -5,16 +5,22 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tests.bench import contenders, core, latency, scale, throughput
 from tests.bench.callers import Call, Callers
 from tests.bench.contenders import GATEWAY_CORE, Contender, Placement
-from tests.bench.lanes import Direction, Lane, Sample
+from tests.bench.lanes import Direction, Lane
 from tests.bench.limits import calls_per_connection
 from tests.bench.packets import Flow
+from tests.bench.quota import part_of_a_core
 from tests.bench.report import Report, Section
 from tests.bench.setting import FEW, FIRST_CLIENT, SIZES, Setting
 from tests.bench.topology import GATEWAY_WAN, PEERS
+
+TWICE: Final = 2
+#: Parts of a core, and how many times the peak that each forwards is then offered.
+PARTS: Final = ((0.5, TWICE), (0.2, 5))
 
 
 @dataclass(slots=True)
@@ -79,18 +85,20 @@ class Pptp:
         return groups
 
     def _overload(self, groups: Sequence[Sequence[throughput.Peak]]) -> Section:
-        results = [self._overloaded("vpnmasq", group[0]) for group in groups]
-        # a generator that cannot offer twice what a whole core forwards can do so for half a core
+        results = [self._overloaded("vpnmasq", group[0], TWICE) for group in groups]
+        # a generator that cannot offer twice what a whole core forwards can do so for a part of it
         contender, _ = self.standing["vpnmasq"]
-        with contenders.half_a_core(contender, GATEWAY_CORE):
-            for size in SIZES:
-                (ours,) = self._peaks(["vpnmasq"], Direction.OUTBOUND, size)
-                results.append(self._overloaded("vpnmasq with half a core", ours))
+        assert contender.pid is not None
+        for share, times in PARTS:
+            with part_of_a_core(contender.pid, share):
+                for size in SIZES:
+                    (ours,) = self._peaks(["vpnmasq"], Direction.OUTBOUND, size)
+                    results.append(self._overloaded(f"vpnmasq, {share} of a core", ours, times))
         return throughput.overload_section(results)
 
-    def _overloaded(self, title: str, peak: throughput.Peak) -> tuple[str, throughput.Peak, Sample, Sample]:
+    def _overloaded(self, title: str, peak: throughput.Peak, times: int) -> throughput.Overload:
         effort = self.setting.effort
-        return (title, peak, *throughput.overload(peak, effort.rounds, effort.seconds))
+        return throughput.overload(title, peak, times, effort.rounds, effort.seconds)
 
     def _placements(self, ours: throughput.Peak) -> Section:
         """What becomes of the figures when receive work moves to another core."""

@@ -2,6 +2,9 @@
 
 import os
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from protocols.gre.codec import refusal
 from protocols.ike.natt import EspInUdp, decode
 from protocols.ipv4 import Header
 from protocols.udp import Datagram
-from tests.bench import contenders, core
+from tests.bench import contenders, core, quota
 from tests.bench.callers import callers
 from tests.bench.generator import generator
 from tests.bench.lanes import Direction, Lane
@@ -63,16 +66,42 @@ def test_the_core_alone_carries_tunnels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("load", "share", "met"),
+    ("times", "load", "share", "met"),
     [
-        pytest.param(2.0, 0.95, True, id="holds"),
-        pytest.param(1.35, 1.0, None, id="not-overloaded"),
-        pytest.param(1.35, 0.5, False, id="collapses-early"),
-        pytest.param(4.7, 0.005, False, id="collapses"),
+        pytest.param(2, 2.0, 0.95, True, id="holds"),
+        pytest.param(2, 1.35, 1.0, None, id="not-overloaded"),
+        pytest.param(5, 2.0, 1.0, None, id="not-so-much"),
+        pytest.param(5, 4.8, 0.7, True, id="holds-much"),
+        pytest.param(2, 1.35, 0.5, False, id="collapses-early"),
+        pytest.param(5, 4.7, 0.005, False, id="collapses"),
     ],
 )
-def test_overload_is_judged_only_where_it_was_offered(load: float, share: float, met: bool | None) -> None:
-    assert overload_met(load, share) is met
+def test_overload_is_judged_only_where_it_was_offered(
+    times: int, load: float, share: float, met: bool | None
+) -> None:
+    assert overload_met(load, share, times) is met
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_process_has_a_part_of_a_core_for_a_while() -> None:
+    with subprocess.Popen((sys.executable, "-c", "while True: pass")) as restless:
+        before = Path(f"/proc/{restless.pid}/cgroup").read_text()
+        try:
+            with quota.part_of_a_core(restless.pid, 0.1):
+                used, began = processor_time(restless.pid), time.monotonic()
+                time.sleep(0.5)
+                share = (processor_time(restless.pid) - used) / (time.monotonic() - began)
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        finally:
+            restless.kill()
+        assert share < 0.2
+        assert Path(f"/proc/{restless.pid}/cgroup").read_text() == before
+
+
+def processor_time(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def test_a_report_is_written_as_json(tmp_path: Path) -> None:
