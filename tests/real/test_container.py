@@ -289,6 +289,15 @@ def test_what_shares_the_network_keeps_it_when_ours_is_restarted_and_replaced(co
     talk.hang_up()
 
 
+def test_no_process_takes_over_from_what_a_container_ends_with(composed: Images) -> None:
+    before = composed.engine.inspect(OURS)["State"]["StartedAt"]
+    found = composed.engine.podman("exec", OURS, "vpnmasq", "run", "--takeover", check=False)
+    assert found.status == 1
+    assert "replace the container" in found.output
+    assert composed.healthy(OURS)
+    assert composed.engine.inspect(OURS)["State"]["StartedAt"] == before
+
+
 def test_at_rest_it_takes_little_memory(composed: Images) -> None:
     until(lambda: composed.ask(OURS, "sessions")["sessions"] == [], "there are no sessions", within=15)
     resident = {one["Name"]: int(one["VmRSS"].split()[0]) for one in composed.engine.processes(OURS)}
