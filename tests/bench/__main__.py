@@ -75,9 +75,10 @@ def _measure(arguments: argparse.Namespace) -> int:
                 print(bench.profile())
                 return 0
             bench.run(report)
-    report.machine["samples"] = "{samples}, {disturbed} of them disturbed by other programs".format(
-        **lanes.TALLY
-    )
+    if lanes.TALLY["samples"]:
+        report.machine["samples"] = "{samples}, {disturbed} of them disturbed by other programs".format(
+            **lanes.TALLY
+        )
     return _show(report, arguments.json)
 
 
