@@ -1,8 +1,10 @@
 """From settings to the core's Policy."""
 
+from typing import Any
+
 from protocols import policy as core
 from protocols.addr import Network, parse_ip
-from relay.config.models import Expose, Forward, Forwarding, Ipsec, Limits, Masquerade, Pptp
+from relay.config.models import Expose, Forward, Ipsec, Masquerade, Pptp, Table
 from relay.config.settings import Settings
 
 
@@ -16,9 +18,9 @@ def policy(settings: Settings, *, streams: int = core.MOST_STREAMS) -> core.Poli
         masquerade=tuple(_masquerade(rule) for rule in config.masquerade),
         expose=tuple(_expose(rule) for rule in config.expose),
         forward=tuple(_forward(rule) for rule in config.forward),
-        limits=_limits(config.limits, streams),
+        limits=core.Limits(streams=streams, **_as_named(config.limits)),
         pptp=_pptp(config.pptp),
-        forwarding=_forwarding(config.forwarding),
+        forwarding=core.ForwardTimers(**_as_named(config.forwarding)),
         ipsec=_ipsec(config.ipsec),
     )
 
@@ -64,16 +66,6 @@ def _forward(rule: Forward) -> core.Forward:
     )
 
 
-def _limits(limits: Limits, streams: int) -> core.Limits:
-    return core.Limits(
-        sessions=limits.sessions,
-        sessions_per_client=limits.sessions_per_client,
-        new_per_second=limits.new_per_second,
-        icmp_per_second=limits.icmp_per_second,
-        streams=streams,
-    )
-
-
 def _pptp(pptp: Pptp) -> core.PptpTimers:
     return core.PptpTimers(
         echo_after=pptp.echo_after,
@@ -86,37 +78,23 @@ def _pptp(pptp: Pptp) -> core.PptpTimers:
     )
 
 
-def _forwarding(forwarding: Forwarding) -> core.ForwardTimers:
-    return core.ForwardTimers(
-        tcp=forwarding.tcp,
-        tcp_transitory=forwarding.tcp_transitory,
-        udp=forwarding.udp,
-        ip=forwarding.ip,
-        most_endpoints=forwarding.most_endpoints,
-    )
-
-
 def _ipsec(ipsec: Ipsec) -> core.Ipsec:
     first, last = ipsec.ports.split("-")
     return core.Ipsec(
         pairing=core.Pairing(ipsec.pairing),
-        lifetime=ipsec.lifetime,
         change_port=_networks(ipsec.change_port),
-        mapping=ipsec.mapping,
         ports=(int(first), int(last)),
-        most_candidates=ipsec.most_candidates,
-        copies_per_second=ipsec.copies_per_second,
-        spis_per_second=ipsec.spis_per_second,
-        most_spis=ipsec.most_spis,
-        most_outbound=ipsec.most_outbound,
-        most_associations=ipsec.most_associations,
-        most_unanswered=ipsec.most_unanswered,
-        most_held=ipsec.most_held,
-        most_outstanding=ipsec.most_outstanding,
-        most_endpoints=ipsec.most_endpoints,
-        most_remembered=ipsec.most_remembered,
-        most_told=ipsec.most_told,
+        **_as_named(ipsec, "pairing", "change_port", "ports"),
     )
+
+
+def _as_named(table: Table, *but: str) -> dict[str, Any]:
+    """The settings of a table by the names that the core has for them, too: none can be forgotten here.
+
+    Raises:
+        TypeError: by whoever is given them and has no such name.
+    """
+    return table.model_dump(exclude={*but})
 
 
 def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
