@@ -8,6 +8,7 @@ from protocols.addr import Ip4
 from protocols.bucket import TokenBucket, after_taking
 from protocols.esp.evidence import ECHO, REPLY, Activity, Evidence
 from protocols.esp.flows import Flow
+from protocols.esp.trial import Trial
 from protocols.few import Few
 from protocols.ike.rules import Relation
 from protocols.sessions import Session
@@ -199,6 +200,9 @@ class Inbound:
     #: When the packet before came, and how long after its own predecessor.
     arrived_before: float = _LONG_AGO
     gap: float = 0.0
+    #: Packets since the last pause; the experiments, once there are any.
+    unbroken: int = 0
+    trial: Trial | None = None
 
     @property
     def last_seen(self) -> float:
@@ -209,6 +213,11 @@ class Inbound:
     def number(self) -> int:
         """The sequence number of its last packet."""
         return self.sequence if self.flow is None else self.flow.sequence
+
+    @property
+    def receivers(self) -> Sequence[Contact]:
+        """Who gets copies, the likeliest first."""
+        return list(self.evidence) if self.shared or not self.ranking else self.ranking
 
     def close(self) -> None:
         """Ask no longer whose it is: what was asked takes no room."""
@@ -222,7 +231,7 @@ class Inbound:
         self.echo_at = [_LONG_AGO] * (len(ECHO) + 1)
         self.reply_at = [_LONG_AGO] * len(REPLY)
         self.looks = 0
-        self.arrived_before, self.gap = _LONG_AGO, 0.0
+        self.arrived_before, self.gap, self.trial = _LONG_AGO, 0.0, None
         self.ranking = contacts
 
 

@@ -1,7 +1,5 @@
 """The question whose an SPI is: asked, answered, and asked again when the answer turns out doubtful."""
 
-from collections.abc import Sequence
-
 from protocols.actions import Action
 from protocols.bucket import TokenBucket
 from protocols.esp import codec, posterior, prior
@@ -25,12 +23,6 @@ class Inquiry:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def ranking(self, inbound: Inbound) -> Sequence[Contact]:
-        """Who gets copies, the likeliest first."""
-        if inbound.shared or not inbound.ranking:
-            return list(inbound.evidence)
-        return inbound.ranking
-
     def judge(self, inbound: Inbound, *, now: float) -> list[Action]:
         """Confirm the owner of an SPI if it is clear by now."""
         if inbound.owner is not None or inbound.shared:
@@ -47,9 +39,11 @@ class Inquiry:
         before = inbound.before
         if before is not None and verdict.owner is not before:
             # Two hosts have the same SPI now. Both get everything; there is nothing more to find out.
-            inbound.open([verdict.owner, before])
+            both = [verdict.owner, before]
+            actions = self._ledger.experiments.end(inbound, both, now=now)
+            inbound.open(both)
             inbound.shared = True
-            return [a for c in (verdict.owner, before) for a in self._ledger.refresh(c)]
+            return [*actions, *(a for contact in both for a in self._ledger.refresh(contact))]
         actions = self._ledger.confirm(inbound, verdict.owner, verdict.confidence, now=now)
         return [*actions, *self.rejudge(inbound.peer, now=now)]
 

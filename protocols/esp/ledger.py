@@ -10,6 +10,7 @@ from protocols.allocator import Random
 from protocols.drops import Reason
 from protocols.esp import prior, watcher
 from protocols.esp.contacts import Contact, EspSession, Inbound, Opening, PairState, Peer
+from protocols.esp.experiments import Experiments
 from protocols.esp.flows import Flow, FlowTable
 from protocols.esp.memory import Memory
 from protocols.esp.roll import Roll
@@ -33,6 +34,7 @@ class Ledger(Roll):
         super().__init__(admission, heeded)
         self.flows = flows
         self.memory = Memory()
+        self.experiments = Experiments(random)
         self._registry = registry
         self._random = random
 
@@ -236,6 +238,7 @@ class Ledger(Roll):
         assert session is not None
         peer.settle(inbound)
         self.deadlines.discard(inbound)
+        actions += self.experiments.end(inbound, [contact], now=now)
         rivals = [c for c in inbound.evidence if c is not contact]
         inbound.close()
         inbound.owner, inbound.confidence, inbound.confirmed_at = contact, confidence, now

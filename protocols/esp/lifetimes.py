@@ -24,12 +24,13 @@ class Lifetimes:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        whens = (self._ledger.deadlines.next(), self._told.next_deadline())
+        ledger = self._ledger
+        whens = (ledger.experiments.next_deadline(), ledger.deadlines.next(), self._told.next_deadline())
         return min((when for when in whens if when is not None), default=None)
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""
-        actions: list[Action] = []
+        actions = self._ledger.experiments.due(self._ledger.settings.copies_per_second, now=now)
         for told in self._told.due(now):
             self.untell(told.peer, told.spi)
         self._missed(self._ledger.memory.expire(now=now), now)

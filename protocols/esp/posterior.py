@@ -56,8 +56,11 @@ def _scores(inbound: Inbound) -> tuple[dict[Contact, float], dict[Contact, float
     """
     own: dict[Contact, float] = {}
     rival: dict[Contact, float] = {}
+    trial = inbound.trial
     for contact, evidence in inbound.evidence.items():
         weight, speaks = log(prior.weight(inbound, contact)), evidence.log
+        if trial is not None:
+            speaks += trial.log(contact)
         own[contact], rival[contact] = weight + speaks, weight + max(0.0, speaks)
     return own, rival
 

@@ -76,6 +76,7 @@ class Survival:
     def _inbound(self, inbound: Inbound) -> None:
         if inbound.owner is None:
             self._ledger.watch(inbound, now=inbound.arrived)
+            self._ledger.experiments.resume(inbound)
             return
         inbound.close()
         if inbound.flow is not None and not inbound.owner.parked:

@@ -235,10 +235,10 @@ class EspTracker:
             contact.sample(now)
             if contact.session is not None:
                 contact.session.last_seen = now
-        ranking = self._inquiry.ranking(inbound)
         rate = self.ledger.settings.copies_per_second
-        actions = copies.of(inbound, ranking, header, packet, rate=rate, now=now)
-        if watcher.arrived(inbound, inbound.peer, now=now):
+        speaks = watcher.arrived(inbound, inbound.peer, now=now)
+        actions, told = self.ledger.experiments.pass_on(inbound, header, packet, rate=rate, now=now)
+        if speaks or told:
             actions += self._inquiry.judge(inbound, now=now)
         return actions
 

@@ -32,6 +32,7 @@ def arrived(inbound: Inbound, peer: Peer, *, now: float) -> bool:
     """A packet of an SPI whose owner is open was passed to its candidates. Whether it speaks for any."""
     gap, before = now - inbound.arrived_before, inbound.gap
     inbound.arrived_before, inbound.gap = now, gap
+    inbound.unbroken = inbound.unbroken + 1 if gap < QUIET else 0
     for evidence in inbound.evidence.values():
         evidence.asked_last = now
     if gap < QUIET or abs(gap - before) < _REGULAR * before:
@@ -78,11 +79,16 @@ def sent(contact: Contact, *, now: float) -> list[Inbound]:
     peer = contact.peer
     told: list[Inbound] = []
     mine = [i for i in peer.open.values() if contact in i.evidence]
+    trials = [inbound.trial for inbound in mine if inbound.trial is not None]
+    # What it answers may have waited for us: it need not be in step with what it usually is.
+    stirred = any(trial.stirs(now) for trial in trials)
+    for trial in trials:
+        trial.sent(contact, now)
     for inbound in mine:
         others = max(
             (i.evidence[contact].asked_last for i in mine if i is not inbound), default=float("-inf")
         )
-        contested = max(others, contact.last_inbound())
+        contested = now if stirred else max(others, contact.last_inbound())
         if inbound.evidence[contact].reply(inbound.reply_at, contested, contact.activity, now):
             told.append(inbound)
     if mine or contact.acts is not None or any(o.inbound is None for o in contact.openings):

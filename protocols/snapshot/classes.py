@@ -16,6 +16,7 @@ from protocols.esp import evidence
 from protocols.esp import flows as esp_flows
 from protocols.esp.memory import Remembered
 from protocols.esp.told import Told
+from protocols.esp.trial import Trial
 from protocols.few import Few
 from protocols.forward import flows as forward_flows
 from protocols.forward import ip, tcp, ways
@@ -42,7 +43,7 @@ SCHEMA: Final = Schema(
         Session, Traffic, TokenBucket, Few, Relation, Exchanges,
         connection.Connection, leg.Leg, framing.Framer, call.Call, call.End, gre_flows.Flow,
         esp.Peer, esp.Contact, esp.EspSession, esp.Opening, esp.Inbound, esp.Pending, esp_flows.Flow,
-        evidence.Activity, evidence.Evidence, Remembered, Told,
+        evidence.Activity, evidence.Evidence, Remembered, Told, Trial,
         ike.IkeSession, ike.Conversation, ike.Association, Claim, Held, IkeHeader, ipv4.Header, Datagram,
         ForwardSession, tcp.Connection, forward_udp.Talk, ip.Talk, forward_flows.Flow, ways.Way,
         policy.Forward, Network,

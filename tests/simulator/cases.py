@@ -56,6 +56,7 @@ class Story:
         """A packet of the peer for ``owner``."""
         self.wait(0.001)
         got = self.gateway.inbound(PEER, spi, self._next(spi), self.now)
+        assert got is not None  # it comes too seldom to be held
         self.inbound += 1
         self.copies += len(got)
         self.delivered += owner in got

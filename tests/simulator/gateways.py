@@ -12,6 +12,7 @@ from protocols import ipv4
 from protocols.actions import Action, Drop, Send
 from protocols.addr import Ip4, Network, parse_ip
 from protocols.admission import Addresses, Admission
+from protocols.esp import codec
 from protocols.esp.codec import Esp
 from protocols.esp.flows import FlowTable, forward
 from protocols.esp.tracker import EspTracker
@@ -22,8 +23,13 @@ from protocols.registry import SessionRegistry
 WAN = parse_ip("200.200.200.200")
 LAN = parse_ip("10.0.0.1")
 PEER = parse_ip("199.0.0.1")
+_HEADER = 20
 _LAN_NETWORK = Network.parse("10.0.0.0/8")
 _STAFF = Masquerade("staff", (_LAN_NETWORK,), (Network.parse("any"),), pptp=False, ipsec=True)
+
+
+#: Which inside hosts get a packet, by its SPI and number.
+Released = dict[tuple[int, int], list[Ip4]]
 
 
 class Gateway(Protocol):
@@ -32,8 +38,14 @@ class Gateway(Protocol):
     def outbound(self, host: Ip4, peer: Ip4, spi: int, sequence: int, now: float) -> bool:
         """Whether an inside host's packet reaches the outside."""
 
-    def inbound(self, peer: Ip4, spi: int, sequence: int, now: float) -> list[Ip4]:
-        """Which inside hosts get a peer's packet."""
+    def inbound(self, peer: Ip4, spi: int, sequence: int, now: float) -> list[Ip4] | None:
+        """Which inside hosts get a peer's packet; None if it is held for a moment."""
+
+    def next_release(self) -> float | None:
+        """When to ask for what is ``released``, at the latest."""
+
+    def released(self, now: float) -> Released:
+        """The packets that were held, and are not any more."""
 
     def ike(self, observed: IkeObserved, now: float) -> None:
         """An IKE message passes."""
@@ -72,6 +84,7 @@ class Ours:
         self.admission = Admission(rules, Addresses(WAN, frozenset({WAN, LAN})))
         self.drops: Counter[str] = Counter()
         self._buffer = bytearray(100)
+        self._released: Released = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -98,9 +111,25 @@ class Ours:
         packet = _packet(host, peer, spi, sequence)
         return bool(self._pass(packet, now, inbound=False))
 
-    def inbound(self, peer: Ip4, spi: int, sequence: int, now: float) -> list[Ip4]:
+    def inbound(self, peer: Ip4, spi: int, sequence: int, now: float) -> list[Ip4] | None:
         """Pass a packet to the inside."""
-        return self._pass(_packet(peer, WAN, spi, sequence), now, inbound=True)
+        got = self._pass(_packet(peer, WAN, spi, sequence), now, inbound=True)
+        if got:
+            return got
+        known = self.tracker.ledger.peers.get(peer)
+        inbound = None if known is None else known.inbound.get(spi)
+        held = inbound is not None and inbound.trial is not None and inbound.trial.held
+        return None if held else []
+
+    def next_release(self) -> float | None:
+        """When the tracker is next to be woken."""
+        return self.tracker.next_deadline()
+
+    def released(self, now: float) -> Released:
+        """Wake it; what has left since the last time."""
+        self._expire(now)
+        released, self._released = self._released, {}
+        return released
 
     def ike(self, observed: IkeObserved, now: float) -> None:
         """Show the tracker an IKE header."""
@@ -124,16 +153,36 @@ class Ours:
         header = ipv4.validate(packet, verify=False)
         take = self.tracker.from_wan if inbound else self.tracker.from_lan
         actions: list[Action] = take(header, packet, now=now)
-        self.drops.update(a.reason.value for a in actions if isinstance(a, Drop))
-        return [a.destination for a in actions if isinstance(a, Send)]
+        self._perform(actions)
+        return self._released.pop(codec.words_of(packet, header.length), [])
 
     def _expire(self, now: float) -> None:
         while (when := self.tracker.next_deadline()) is not None and when <= now:
-            self.tracker.expire(now=now)
+            self._perform(self.tracker.expire(now=now))
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Drop):
+                self.drops[action.reason.value] += 1
+            elif isinstance(action, Send):
+                words = codec.words_of(action.packet, _HEADER)
+                self._released.setdefault(words, []).append(Ip4(action.destination))
+
+
+class Impatient:
+    """A gateway that holds nothing."""
+
+    def next_release(self) -> float | None:
+        """Never."""
+        return None
+
+    def released(self, now: float) -> Released:
+        """Nothing."""
+        return {}
 
 
 @dataclass
-class Netfilter:
+class Netfilter(Impatient):
     """Linux without help: one flow of protocol 50 for each pair of public addresses, 600 s."""
 
     flows: dict[Ip4, tuple[Ip4, float]] = field(default_factory=dict)
@@ -169,7 +218,7 @@ class Netfilter:
 
 
 @dataclass
-class FirstInFirstOut:
+class FirstInFirstOut(Impatient):
     """A vendor's tracker: an unknown inbound SPI answers the oldest outbound one that waits."""
 
     waiting: dict[Ip4, list[tuple[Ip4, int, float]]] = field(default_factory=dict)

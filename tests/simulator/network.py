@@ -40,6 +40,9 @@ class Network:
         self._heard: dict[Ip4, float] = {}
         self._seen_from = self.clock.now + conditions.late
         self._away_until = 0.0
+        #: Packets that the gateway holds, and when it wakes.
+        self._held: dict[tuple[int, int], tuple[Pair, Callable[[], None]]] = {}
+        self._wakes: float | None = None
         self.clients = [Client(self, Ip4(_FIRST_CLIENT + i)) for i in range(conditions.clients)]
         if conditions.broadcasts:
             self.clock.after(chance.expovariate(conditions.broadcasts), self.broadcast)
@@ -52,6 +55,7 @@ class Network:
             begin = client.be_there if self.conditions.established else client.dial
             self.clock.after(self.chance.uniform(0, self.conditions.starts), begin)
         self.clock.run(self.clock.now + self.conditions.seconds)
+        self._release(self.clock.now + 1)
         self.tally.up = sum(client.answered_at is not None for client in self.clients)
         for client in self.clients:
             if client.answered_at is not None and client.spoke_at is not None:
@@ -111,9 +115,9 @@ class Network:
 
     def inbound(self, pair: Pair, sequence: int, then: Callable[[], None]) -> None:
         """A packet of the peer is at the gateway; ``then``: its owner has it."""
-        now, tally, owner = self.clock.now, self.tally, pair.client
+        now, tally = self.clock.now, self.tally
         if self.unwatched:
-            self.clock.after(owner.lan(), then)
+            self.clock.after(pair.client.lan(), then)
             return
         if pair.first_inbound is None:
             pair.first_inbound = now
@@ -121,20 +125,44 @@ class Network:
             self.open_pairs[pair.spi_in] = pair
         got = self.gateway.inbound(PEER, pair.spi_in, sequence, now)
         tally.inbound += 1
-        tally.copies += len(got)
-        if owner.address in got:
-            tally.delivered += 1
-            self.clock.after(owner.lan(), then)
-        elif now - self._heard.get(owner.address, -inf) > self.conditions.memory:
-            tally.unknowable += 1
-        elif got:
-            tally.misdelivered += 1
+        if got is None:
+            self._held[pair.spi_in, sequence] = pair, then
+        else:
+            self._handed(pair, got, then)
         if pair.spi_in not in self.open_pairs:
             self._ask(pair)
         self._look()
 
+    def _handed(self, pair: Pair, got: list[Ip4], then: Callable[[], None]) -> None:
+        """The gateway has given a packet to these hosts."""
+        tally, owner = self.tally, pair.client
+        tally.copies += len(got)
+        if owner.address in got:
+            tally.delivered += 1
+            self.clock.after(owner.lan(), then)
+        elif self.clock.now - self._heard.get(owner.address, -inf) > self.conditions.memory:
+            tally.unknowable += 1
+        elif got:
+            tally.misdelivered += 1
+
+    def _release(self, now: float) -> None:
+        """Give out what the gateway has held until now, and come back when it wakes next."""
+        for words, hosts in self.gateway.released(now).items():
+            pair, then = self._held.pop(words)
+            self._handed(pair, hosts, then)
+        when = self.gateway.next_release()
+        if when is not None and (self._wakes is None or when < self._wakes):
+            self._wakes = when
+            self.clock.at(when, self._wake)
+
+    def _wake(self) -> None:
+        if self._wakes is not None and self._wakes <= self.clock.now:
+            self._wakes = None
+            self._release(self.clock.now)
+
     def _look(self) -> None:
         """Note which pairs the gateway is sure of by now."""
+        self._release(self.clock.now)
         for pair in list(self.open_pairs.values()):
             self._ask(pair)
 
