@@ -284,7 +284,7 @@ class Ledger(Roll):
         owner, flow = inbound.owner, inbound.flow
         assert owner is not None
         assert flow is not None
-        self._detach(inbound, owner, flow)
+        self._detach(inbound, owner, flow, spent=False)
         inbound.packets, inbound.octets, inbound.arrived = 0, 0, now
         inbound.peer.question(inbound)
         inbound.open(contacts)
@@ -293,21 +293,22 @@ class Ledger(Roll):
             actions += self.refresh(contact)
         return actions
 
-    def drop_inbound(self, inbound: Inbound) -> None:
-        """Forget an inbound SPI."""
+    def drop_inbound(self, inbound: Inbound, *, spent: bool = True) -> None:
+        """Forget an inbound SPI, which may have been what its owner had agreed on and what is now used up."""
         self.drop_open(inbound)
         if inbound.owner is not None and inbound.flow is not None:
-            self._detach(inbound, inbound.owner, inbound.flow)
+            self._detach(inbound, inbound.owner, inbound.flow, spent=spent)
 
-    def _detach(self, inbound: Inbound, owner: Contact, flow: Flow) -> None:
+    def _detach(self, inbound: Inbound, owner: Contact, flow: Flow, *, spent: bool) -> None:
         self.flows.hold(flow)
         owner.inbound = tuple(i for i in owner.inbound if i is not inbound)
         for opening in owner.openings:
             if opening.inbound is inbound:
-                opening.inbound = None
+                # If it comes again it is an old one, and no new one is to be expected.
+                opening.inbound, opening.fresh = None, opening.fresh and not spent
                 if opening.outbound is not None:
                     self.flows.hold(opening.outbound)
-        owner.openings = [o for o in owner.openings if o.inbound or o.outbound or o.exchange]
+        owner.openings = [o for o in owner.openings if o.inbound or o.outbound or (o.exchange and o.fresh)]
         assert owner.session is not None
         owner.session.inbound = _retire(owner.session.inbound, flow)
 

@@ -71,20 +71,24 @@ class Lifetimes:
             return []
         ledger.read(contact)
         seen = max(contact.esp_seen(), self._alive(contact.host, contact.peer.address) or contact.since)
-        idle = now - settings.lifetime
-        if seen <= idle:
+
+        def silent(last: float) -> bool:
+            # As it is filed: rounded otherwise it might fall due again at once, and for ever.
+            return last + settings.lifetime <= now
+
+        if silent(seen):
             for inbound in contact.inbound:
                 self._remember(inbound, contact, now)
             return ledger.close_session(contact, "silent for its lifetime", now=now)
-        if contact.esp_seen() > idle:
+        if not silent(contact.esp_seen()):
             # Some of its pairs are older than the one in use: they have drained by now.
-            for flow in [f for f in contact.outbound if f.last_seen <= idle]:
+            for flow in [f for f in contact.outbound if silent(f.last_seen)]:
                 ledger.drop_outbound(contact, flow, now=now)
-            for inbound in [i for i in contact.inbound if i.last_seen <= idle and not i.told]:
+            for inbound in [i for i in contact.inbound if silent(i.last_seen) and not i.told]:
                 self._remember(inbound, contact, now)
                 ledger.drop_inbound(inbound)
         times = [*(f.last_seen for f in contact.outbound), *(i.last_seen for i in contact.inbound)]
-        oldest = min((when for when in times if when > idle), default=seen)
+        oldest = min((when for when in times if not silent(when)), default=seen)
         ledger.deadlines.file(contact, oldest + settings.lifetime)
         return []
 

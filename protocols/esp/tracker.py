@@ -291,7 +291,7 @@ class EspTracker:
         contact = self.ledger.contact(relation, now=now)
         known = contact.peer.inbound.get(spi)
         if known is not None:
-            self.ledger.drop_inbound(known)
+            self.ledger.drop_inbound(known, spent=False)
         installed = self._install(contact, spi, now)
         if isinstance(installed, Reason):
             return installed

@@ -143,7 +143,7 @@ def silenced(contact: Contact, flow: Flow, *, now: float) -> None:
     for opening in contact.openings:
         if opening.outbound is flow:
             opening.outbound, opening.silent = None, True
-            if opening.inbound is not None:
+            if opening.inbound is not None or not opening.fresh:
                 contact.openings.remove(opening)
             break
     _trim(contact, now)

@@ -105,3 +105,21 @@ def test_what_was_agreed_on_before_a_host_was_switched_off_is_no_part_of_what_it
     assert house.back(0xA4) == [ALICE]
     # The peer still has both of her pairs, and knows best which one it uses.
     assert received(house, 0xA2) == {ALICE, BOB}
+
+
+def test_what_was_agreed_on_and_is_used_up_makes_nobody_a_candidate() -> None:
+    house = two_tunnels()
+    house.rekey(ALICE)
+    house.converse(ALICE, *NEW[ALICE], 5)
+    # Her old SPIs fall silent, the peer's first; she still has the new ones.
+    assert house.out(ALICE, OLD[ALICE][0]) is True
+    for _ in range(21):
+        house.wait(100)
+        for host, (out, back) in ((ALICE, NEW[ALICE]), (BOB, OLD[BOB])):
+            assert house.out(host, out) is True
+            assert house.back(back) == [host]
+    house.rekey(BOB, mine=False)
+    assert house.back(NEW[BOB][1]) == [BOB]
+    # What she was given hours ago is hers.
+    assert house.back(OLD[ALICE][1], seq=5000) == [ALICE]
+    assert house.out(ALICE, OLD[ALICE][0]) is True
