@@ -17,15 +17,15 @@ from typing import Any
 
 from protocols import ipv4
 from protocols.actions import Action, Drop
-from protocols.addr import Ip4, contains, show_ip
+from protocols.addr import Ip4, contains
 from protocols.admission import Admission
-from protocols.deadlines import Deadlines
 from protocols.drops import Reason
 from protocols.ike import rules
 from protocols.ike.association import Association, Conversation
 from protocols.ike.conversations import Alive, Conversations
 from protocols.ike.cookies import Claim, Cookies, Held
-from protocols.ike.header import IkeHeader, show_cookie
+from protocols.ike.header import IkeHeader
+from protocols.ike.holds import Holds
 from protocols.ike.observation import IkeObserved
 from protocols.natt.disguise import Disguises, addressee, forgotten, shown
 from protocols.outstanding import Outstanding
@@ -64,9 +64,7 @@ class IkeTracker:
         self._observe = observe
         self._cookies = Cookies()
         self._conversations = Conversations(admission, registry, self._cookies, companion)
-        #: By (peer, initiator's cookie): the claims with messages held back.
-        self._holds: Deadlines[tuple[Ip4, int]] = Deadlines()
-        self._held = 0
+        self._holds = Holds(self._cookies, lambda: self._ipsec)
         self._outstanding: Outstanding[Association] = Outstanding(lambda: self._ipsec.most_outstanding)
 
     @property
@@ -103,7 +101,8 @@ class IkeTracker:
         ready = Held(conversation, message, header, wire, now + self._ipsec.hold)
         found = self._sender(conversation, message, now)
         if found is None:
-            actions += self._hold(ready)
+            refused = self._holds.hold(ready)
+            actions += [refused] if refused is not None else []
         elif isinstance(found, Reason):
             actions.append(Drop(found, str(datagram)))
         else:
@@ -182,25 +181,6 @@ class IkeTracker:
         host, peer = conversation.relation.host, conversation.relation.peer
         self._observe(conversation.exchanges.observe(host, peer, message, outbound=outbound))
 
-    # -- held back -------------------------------------------------------------------------------------
-
-    def _hold(self, held: Held) -> list[Action]:
-        """Keep a first message until another host's with the same cookie is answered."""
-        peer, cookie = held.conversation.relation.peer, held.message.initiator_cookie
-        claim = self._cookies.claim(peer, cookie)
-        assert claim is not None
-        earlier = claim.held_for(held.conversation)
-        if earlier is not None:
-            earlier.message, earlier.header, earlier.datagram = held.message, held.header, held.datagram
-            return []
-        if self._held >= self._ipsec.most_held:
-            return [_collision(held)]
-        claim.held += (held,)
-        held.conversation.holding += (cookie,)
-        self._held += 1
-        self._holds.file((peer, cookie), held.until)
-        return []
-
     def _release(self, now: float) -> list[Action]:
         """Let messages go that began with cookies whose first answers nobody waits for any more."""
         actions: list[Action] = []
@@ -209,7 +189,7 @@ class IkeTracker:
             claim = freed.pop()
             if claim.waiting is None and claim.held:
                 held = claim.held[0]
-                self._take_back(claim, held)
+                self._holds.take_back(claim, held)
                 association = self._conversations.begin(
                     held.conversation, held.message, by_host=True, now=now
                 )
@@ -220,12 +200,6 @@ class IkeTracker:
                 actions += self._send_out(association, held, now)
         given_up, self._conversations.given_up = self._conversations.given_up, []
         return [*actions, *given_up]
-
-    def _take_back(self, claim: Claim, held: Held) -> None:
-        conversation, cookie = held.conversation, held.message.initiator_cookie
-        claim.held = tuple(other for other in claim.held if other is not held)
-        conversation.holding = tuple(other for other in conversation.holding if other != cookie)
-        self._held -= 1
 
     # -- from outside ----------------------------------------------------------------------------------
 
@@ -314,16 +288,9 @@ class IkeTracker:
     # -- endings ---------------------------------------------------------------------------------------
 
     def _end(self, conversation: Conversation, why: str, now: float) -> list[Action]:
-        peer, host = conversation.relation.peer, conversation.relation.host
-        for cookie in conversation.holding:
-            claim = self._cookies.claim(peer, cookie)
-            assert claim is not None
-            held = claim.held_for(conversation)
-            assert held is not None
-            self._take_back(claim, held)
-            self._cookies.tidy(peer, cookie)
+        self._holds.end(conversation)
         for endpoint in conversation.endpoints:
-            self._disguises.forget((host, PORT), endpoint, now=now)
+            self._disguises.forget((conversation.relation.host, PORT), endpoint, now=now)
         return self._conversations.end(conversation, why)
 
     def kill(self, session: Session, why: str, *, now: float) -> list[Action]:
@@ -379,31 +346,21 @@ class IkeTracker:
         self, peer: Ip4, conversations: list[Conversation], claims: dict[int, Claim], accounts: dict[str, Ip4]
     ) -> None:
         self._conversations.adopt(peer, conversations, claims, accounts)
-        for cookie, claim in claims.items():
-            for held in claim.held:
-                self._held += 1
-                self._holds.file((peer, cookie), held.until)
+        self._holds.adopt(peer, claims)
 
     # -- time ------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (self._conversations.next_deadline(), self._holds.next())
+        deadlines = (self._conversations.next_deadline(), self._holds.next_deadline())
         return min((when for when in deadlines if when is not None), default=None)
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""
         actions: list[Action] = []
-        for peer, cookie in self._holds.due(now):
-            claim = self._cookies.claim(peer, cookie)
-            for held in claim.held if claim else ():
-                if held.until <= now:
-                    assert claim is not None
-                    self._take_back(claim, held)
-                    self._conversations.look_again(held.conversation, now)
-                    actions.append(_collision(held))
-                else:
-                    self._holds.file((peer, cookie), held.until)
+        for conversation, given_up in self._holds.overdue(now=now):
+            self._conversations.look_again(conversation, now)
+            actions.append(given_up)
         for conversation in self._conversations.overdue(now=now):
             actions += self._end(conversation, "idle", now)
         return actions + self._release(now)
@@ -413,9 +370,3 @@ def _count(traffic: Traffic, header: ipv4.Header, now: float) -> None:
     traffic.packets += 1
     traffic.octets += header.total_length
     traffic.last_seen = now
-
-
-def _collision(held: Held) -> Drop:
-    relation = held.conversation.relation
-    ends = f"{show_ip(relation.host)} to {show_ip(relation.peer)}"
-    return Drop(Reason.IKE_COLLISION, f"{ends}, cookie {show_cookie(held.message.initiator_cookie)}")

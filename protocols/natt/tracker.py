@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from protocols import ipv4
-from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened, Side
+from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened
 from protocols.addr import Ip4, contains
 from protocols.admission import Admission
 from protocols.allocator import Random
@@ -26,8 +26,9 @@ from protocols.ike.natt import PORT, EspInUdp, Keepalive, MarkedIke
 from protocols.ike.rules import Relation
 from protocols.ike.tracker import PORT as IKE_PORT
 from protocols.ike.tracker import Observe, Onward
-from protocols.natt.disguise import Disguises, addressee, forgotten, shown
-from protocols.natt.flows import Flow, FlowTable
+from protocols.natt.disguise import Disguises, addressee, shown
+from protocols.natt.endpoints import Endpoints
+from protocols.natt.flows import FlowTable
 from protocols.natt.mapping import Mapping, NattSession, Talk
 from protocols.natt.mappings import Mappings
 from protocols.offload import Offloads
@@ -61,6 +62,7 @@ class NattTracker:
         self._talks: dict[tuple[Ip4, Ip4], dict[Talk, None]] = {}
         self._deadlines: Deadlines[Talk] = Deadlines()
         self.flows = FlowTable(offloads)
+        self._endpoints = Endpoints(self.flows, disguises, lambda: self._ipsec)
         self._outstanding: Outstanding[Talk] = Outstanding(lambda: self._ipsec.most_outstanding)
         #: Datagrams of all time that were keepalives, and IKE messages.
         self.keepalives = 0
@@ -118,7 +120,9 @@ class NattTracker:
         actions += self._heard(talk, header, content, outbound=True, now=now)
         source = (self._wan, talk.mapping.public_port)
         if isinstance(content, EspInUdp):
-            actions += self._publish(talk, seen=datagram.target, peer=target, now=now)
+            actions += self._endpoints.publish(
+                talk, public=source, seen=datagram.target, peer=target, now=now
+            )
         elif isinstance(content, MarkedIke) and not talk.heard_peer and not talk.hairpin:
             self._outstanding.keep(talk, header, datagram.between(source, target), now=now)
         return actions + self._onward(header, datagram.between(source, target), now)
@@ -168,9 +172,10 @@ class NattTracker:
         self._outstanding.answered(talk)
         actions += self._heard(talk, header, content, outbound=False, now=now)
         if talk.relation.hidden:
-            actions += self._remember(talk, datagram.source, now)
+            actions += self._endpoints.remember(talk, datagram.source, now=now)
         if isinstance(content, EspInUdp):
-            actions += self._publish(talk, seen=seen, peer=datagram.source, now=now)
+            public = (self._wan, port)
+            actions += self._endpoints.publish(talk, public=public, seen=seen, peer=datagram.source, now=now)
         return [*actions, datagram.between(seen, host).forwarded(header)]
 
     def _heard(
@@ -212,7 +217,7 @@ class NattTracker:
         talk = mapping.talks.get(relation.peer) if mapping else None
         if talk is not None:
             if talk.relation != relation:
-                self._unpublish(talk, now)
+                self._endpoints.unpublish(talk, now=now)
                 talk.relation = relation
             return talk
         refusal = self._registry.refusal(initiator, now=now)
@@ -249,63 +254,10 @@ class NattTracker:
         inside = contains(self._admission.policy.lan_networks, relation.peer)
         return inside or relation.peer == self._wan
 
-    # -- flows -----------------------------------------------------------------------------------------
-
-    def _remember(self, talk: Talk, peer: Endpoint, now: float) -> list[Action]:
-        """Keep an endpoint of the peer, at the cost of the oldest if there are too many."""
-        talk.endpoints.setdefault(peer, ())
-        if len(talk.endpoints) <= self._ipsec.most_endpoints:
-            return []
-        oldest = next(iter(talk.endpoints))
-        self._forget(talk, oldest, now)
-        # Who is seen as himself is only taken off the short lane.
-        return [forgotten(talk.relation.host, oldest)] if talk.relation.hidden else []
-
-    def _publish(self, talk: Talk, *, seen: Endpoint, peer: Endpoint, now: float) -> list[Action]:
-        """Let data between the host and this endpoint of the peer take the short lane, once both spoke."""
-        if not talk.mutual or talk.hairpin or talk.endpoints.get(peer):
-            return []
-        host, public = talk.mapping.host, (self._wan, talk.mapping.public_port)
-        session = talk.session
-        flows = (
-            Flow(
-                side=Side.LAN,
-                sender=host,
-                addressed=seen,
-                source=public,
-                target=peer,
-                traffic=session.outbound,
-            ),
-            Flow(
-                side=Side.WAN,
-                sender=peer,
-                addressed=public,
-                source=seen,
-                target=host,
-                traffic=session.inbound,
-            ),
-        )
-        actions = self._remember(talk, peer, now)
-        talk.endpoints[peer] = flows
-        for flow in flows:
-            self.flows.add(flow)
-            self.flows.offer(flow, session)
-        return actions
-
-    def _forget(self, talk: Talk, peer: Endpoint, now: float) -> None:
-        for flow in talk.endpoints.pop(peer):
-            self.flows.remove(flow)
-        if talk.relation.hidden:
-            self._disguises.forget(talk.mapping.host, peer, now=now)
-
-    def _unpublish(self, talk: Talk, now: float) -> None:
-        for peer in list(talk.endpoints):
-            self._forget(talk, peer, now)
-
     # -- endings ---------------------------------------------------------------------------------------
 
     def _end(self, talk: Talk, why: str, now: float) -> list[Action]:
-        self._unpublish(talk, now)
+        self._endpoints.unpublish(talk, now=now)
         self._mappings.leave(talk, now=now)
         pair = (talk.relation.host, talk.relation.peer)
         del self._talks[pair][talk]
@@ -342,7 +294,7 @@ class NattTracker:
             relation = rules.renewed(self._admission, talk.relation)
             assert relation is not None
             if relation != talk.relation or wan != talk.session.gateway:
-                self._unpublish(talk, now)
+                self._endpoints.unpublish(talk, now=now)
             talk.relation = relation
             talk.session.rule = relation.rule
             talk.session.gateway = wan or talk.session.gateway
@@ -389,10 +341,7 @@ class NattTracker:
             self._registry.readmit(talk.session, accounts[talk.session.id])
             self._talks.setdefault((talk.relation.host, talk.relation.peer), {})[talk] = None
             self._deadlines.file(talk, talk.session.idle_since() + self._ipsec.mapping)
-            for flows in talk.endpoints.values():
-                for flow in flows:
-                    self.flows.add(flow)
-                    self.flows.offer(flow, talk.session)
+            self._endpoints.resume(talk)
 
     # -- time ------------------------------------------------------------------------------------------
 

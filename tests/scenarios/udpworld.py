@@ -273,7 +273,7 @@ def assert_nothing_left(world: UdpWorld) -> None:
     assert not udp.ike._conversations._hosts
     assert not udp.ike._cookies._claims
     assert not udp.ike._cookies._known
-    assert udp.ike._held == 0
+    assert udp.ike._holds._count == 0
     assert not udp.natt._talks
     assert len(udp.natt._mappings) == 0
     assert not udp.natt._mappings._by_port
