@@ -17,6 +17,8 @@ KINDS: dict[str, dict[str, Any]] = {
     # What they carry.
     "bulk": {"seconds": 4.0, "traffic": ("bulk",)},
     "upload": {"seconds": 4.0, "traffic": ("upload", "bulk")},
+    "downloads in step": {"seconds": 10.0, "traffic": ("bulk",), "starts": 0.05, "jitter": (0.01,)},
+    "downloads near": {"seconds": 8.0, "traffic": ("bulk", "upload"), "trip": (0.002, 0.02)},
     "pings": {"seconds": 30.0, "traffic": ("ping",), "loss": 0.01},
     "polled": {"seconds": 30.0, "traffic": ("polled",), "loss": 0.01},
     "voice": {"seconds": 4.0, "traffic": ("voice",)},
