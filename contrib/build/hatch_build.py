@@ -19,22 +19,27 @@ _FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v
 
 def compile_programs() -> str:
     """Compile the programs; why it could not be done, or nothing."""
+    problems = (compile_program(source, into) for source, into in OBJECTS.items())
+    return next(filter(None, problems), "")
+
+
+def compile_program(source: Path, into: Path) -> str:
+    """Compile one; why it could not be done, or nothing."""
     clang = shutil.which("clang")
     if clang is None:
         return "there is no clang"
     # Debian keeps asm/types.h in a directory of the machine, which -target bpf hides.
     include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"
-    for source, into in OBJECTS.items():
-        partial = into.with_suffix(".part")
-        done = subprocess.run(
-            [clang, *_FLAGS, include, "-c", str(source), "-o", str(partial)], capture_output=True, text=True
-        )
-        if done.returncode:
-            return done.stderr.strip()
-        strip = shutil.which("llvm-strip")
-        if strip is not None:  # a third of the size, and the maps' types stay
-            subprocess.run([strip, "-g", str(partial)], check=True)
-        partial.replace(into)
+    partial = into.with_suffix(".part")
+    done = subprocess.run(
+        [clang, *_FLAGS, include, "-c", str(source), "-o", str(partial)], capture_output=True, text=True
+    )
+    if done.returncode:
+        return done.stderr.strip()
+    strip = shutil.which("llvm-strip")
+    if strip is not None:  # a third of the size, and the maps' types stay
+        subprocess.run([strip, "-g", str(partial)], check=True)
+    partial.replace(into)
     return ""
 
 

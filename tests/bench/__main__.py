@@ -58,7 +58,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         ends = stack.enter_context(callers(GENERATOR_CORE))
         os.sched_setaffinity(0, {GENERATOR_CORE})
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vpnmasq-bench-")))
-        setting = Setting(effort, load, stack, directory)
+        setting = Setting(effort, load, stack, directory, live=arguments.protocol == "fastpath")
         if arguments.protocol == "forward":
             Forward(setting).run(report)
         elif arguments.protocol == "address":

@@ -1,4 +1,4 @@
-"""The load: prebuilt frames through AF_PACKET by sendmmsg(2), from one pinned core.
+"""The load: prebuilt frames through AF_PACKET by sendmmsg(2), from one pinned core; or as in live.py.
 
 It is a process of its own. ctypes calls the kernel once for up to BATCH packets, so that Python costs
 nothing per packet; here that gives about 0.8 to 1 million packets a second.
@@ -11,12 +11,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final
 
+from relay.kernel import KernelError
+from tests.bench.live import LiveLoad
 from tests.bench.netns import inside
 from tests.bench.precedence import stand_alone
+from tests.bench.sent import Sent
 
 BATCH: Final = 256
 #: Paced sending wakes this often, in seconds, and sends what has become due.
@@ -44,19 +46,6 @@ class _MsgHdr(ctypes.Structure):
 
 class _MMsgHdr(ctypes.Structure):
     _fields_ = (("header", _MsgHdr), ("sent", ctypes.c_uint32))
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What was offered: packets, and the seconds it took."""
-
-    packets: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Packets per second."""
-        return self.packets / self.seconds
 
 
 class Load:
@@ -125,9 +114,9 @@ class Generator:
         self.pid = pid
         self._loads = 0
 
-    def load(self, namespace: str, interface: str, frames: list[bytes]) -> int:
-        """Prepare frames; the number returned names them from now on."""
-        self._pipe.send(("load", namespace, interface, frames))
+    def load(self, namespace: str, interface: str, frames: list[bytes], *, live: bool = False) -> int:
+        """Prepare frames, to be sent by the kernel itself (``live``) or not; their number from now on."""
+        self._pipe.send(("live" if live else "load", namespace, interface, frames))
         self._done()
         self._loads += 1
         return self._loads - 1
@@ -168,7 +157,7 @@ def generator(core: int) -> Iterator[Generator]:
 def _serve(pipe: Connection, core: int) -> None:
     os.sched_setaffinity(0, {core})
     stand_alone()
-    loads: list[Load] = []
+    loads: list[Load | LiveLoad] = []
     while True:
         try:
             command = pipe.recv()
@@ -179,8 +168,10 @@ def _serve(pipe: Connection, core: int) -> None:
             match command:
                 case ("load", namespace, interface, frames):
                     loads.append(Load(namespace, interface, frames))
+                case ("live", namespace, interface, frames):
+                    loads.append(LiveLoad(namespace, interface, frames))
                 case ("run", at, rate, seconds):
                     answer = loads[at].run(rate, seconds)
-        except OSError as error:
+        except (OSError, RuntimeError, KernelError) as error:
             answer = str(error)
         pipe.send(answer)

@@ -10,6 +10,7 @@ from typing import Final, Protocol, Self
 
 from tests.bench.contenders import Contender
 from tests.bench.generator import Generator
+from tests.bench.live import take_in
 from tests.bench.packets import Wire, frames
 from tests.bench.quiet import Bystanders
 from tests.bench.topology import (
@@ -75,7 +76,7 @@ class Sample:
 
 
 class Lane:
-    """A prepared load with the counters of its way. ``close`` gives their files back."""
+    """A prepared load (``live``: as in live.py) with the counters of its way. ``close`` gives all back."""
 
     def __init__(
         self,
@@ -84,6 +85,8 @@ class Lane:
         calls: Sequence[Ends],
         direction: Direction,
         size: int,
+        *,
+        live: bool = False,
     ) -> None:
         self.contender = contender
         self.direction = direction
@@ -93,15 +96,18 @@ class Lane:
         if direction is Direction.OUTBOUND:
             flows = [call.outbound for call in calls]
             prebuilt = frames(flows, size, LAN_MAC, GATEWAY_LAN_MAC)
-            self._load = generator.load(names.lan, "eth0", prebuilt)
-            self._entry = Counter(names.gateway, "eth0")
+            self._load = generator.load(names.lan, "eth0", prebuilt, live=live)
+            entry = "eth0"
             self._exit = Counter(names.wan, "eth0")
         else:
             flows = [call.inbound for call in calls]
             prebuilt = frames(flows, size, WAN_MAC, GATEWAY_WAN_MAC)
-            self._load = generator.load(names.wan, "eth0", prebuilt)
-            self._entry = Counter(names.gateway, "eth1")
+            self._load = generator.load(names.wan, "eth0", prebuilt, live=live)
+            entry = "eth1"
             self._exit = Counter(names.lan, "eth0")
+        if live:
+            take_in(names.gateway, entry)
+        self._entry = Counter(names.gateway, entry)
         self._drops = SocketDrops(names.gateway)
 
     def sample(self, rate: float | None, seconds: float) -> Sample:

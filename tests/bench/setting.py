@@ -36,16 +36,17 @@ QUICK: Final = Effort(rounds=1, seconds=0.3, many=1_000, setups=300, probes=1.0,
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``stack`` closes what is opened; ``directory`` is for files."""
+    """``stack`` closes what is opened; ``directory`` is for files; ``live``: loads are live.py's."""
 
     effort: Effort
     load: Generator
     stack: contextlib.ExitStack
     directory: Path
+    live: bool = False
 
     def lane(self, contender: Contender, ends: Sequence[Ends], direction: Direction, size: int) -> Lane:
         """A prepared load through a contender."""
-        lane = Lane(self.load, contender, ends, direction, size)
+        lane = Lane(self.load, contender, ends, direction, size, live=self.live)
         self.stack.callback(lane.close)
         return lane
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from protocols.actions import Shortcut, Side
@@ -34,7 +35,10 @@ MTU: Final = 1500
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _TestRun(ctypes.Structure):
+class TestRun(ctypes.Structure):
+    """The part of union bpf_attr that BPF_PROG_TEST_RUN reads."""
+
+    __test__ = False  # no tests of pytest's
     _fields_ = (
         ("prog_fd", ctypes.c_uint32),
         ("retval", ctypes.c_uint32),
@@ -53,6 +57,16 @@ class _TestRun(ctypes.Structure):
         ("batch_size", ctypes.c_uint32),
         ("padding", ctypes.c_uint32),
     )
+
+    def run(self) -> None:
+        """Run it.
+
+        Raises:
+            OSError: the kernel refuses; EINTR: a signal came before all repetitions were through.
+        """
+        if _libc.syscall(_BPF, _BPF_PROG_TEST_RUN, ctypes.byref(self), ctypes.sizeof(self)) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
 
 class Context(ctypes.Structure):
@@ -121,7 +135,7 @@ class Program:
         data = frame + packet
         out = ctypes.create_string_buffer(len(data) + 64)
         source = ctypes.create_string_buffer(data, len(data))
-        attr = _TestRun(
+        attr = TestRun(
             prog_fd=self.fastpath._object.program_fd(abi.PROGRAMS[side, True]),
             data_size_in=len(data),
             data_size_out=len(out),
@@ -131,9 +145,7 @@ class Program:
         )
         if context is not None:
             attr.ctx_size_in, attr.ctx_in = ctypes.sizeof(context), ctypes.addressof(context)
-        if _libc.syscall(_BPF, _BPF_PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+        attr.run()
         return Ran(attr.retval, out.raw[len(frame) : attr.data_size_out], attr.duration)
 
 
@@ -149,16 +161,22 @@ def loaded(most: int = 64, way: Way | None = None) -> Iterator[Program]:
         fastpath.close()
 
 
-def built() -> str:
-    """Why the program cannot be loaded here; empty when it can. What is out of date is compiled anew."""
-    if os.geteuid() != 0:
-        return "loading programs into the kernel needs root"
+def builder() -> ModuleType:
+    """What compiles programs for the kernel when the package is built."""
     where = Path(__file__).resolve().parents[2] / "contrib" / "build" / "hatch_build.py"
     spec = importlib.util.spec_from_file_location("hatch_build", where)
     assert spec is not None
     assert spec.loader is not None
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
+    return build
+
+
+def built() -> str:
+    """Why the program cannot be loaded here; empty when it can. What is out of date is compiled anew."""
+    if os.geteuid() != 0:
+        return "loading programs into the kernel needs root"
+    build = builder()
     if not build.up_to_date():
         problem: str = build.compile_programs()
         if problem:
