@@ -47,6 +47,9 @@ class FastPath(Protocol):
     def rerouted(self) -> None:
         """Routes, rules or links have changed: ``follow`` is to be called until it is through."""
 
+    def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
+        """So have neighbours, by interface and address; None: any may have."""
+
     def follow(self) -> bool:
         """Take some flows to their new ways; whether there are others left."""
 

@@ -44,8 +44,18 @@ HOP_INDEX: Final = struct.Struct("@H")
 LEASE_END: Final = struct.Struct("@Q")
 _HOP_START: Final = struct.Struct("=I")
 _HOP_GATEWAY: Final = struct.Struct("!I")
-_HOP_END: Final = struct.Struct("=I")
-HOP_SIZE: Final = 12
+_HOP_MTU: Final = struct.Struct("=I")
+#: How packets get to the next hop (enum means), and the Ethernet header for that.
+_HOP_END: Final = struct.Struct("=I12s")
+HOP_SIZE: Final = 28
+
+
+class Means(IntEnum):
+    """enum means."""
+
+    NEIGHBOUR = 0
+    HEADER = 1
+    PEER = 2
 
 
 class KernelKind(IntEnum):
@@ -74,6 +84,7 @@ def slot(shortcut: Shortcut, hop: int) -> bytes:
     return leaves + _WAY.pack(hop, _KINDS[shortcut.kind]) + COUNTERS.pack(0, 0, 0, 0)
 
 
-def hop(interface: int, gateway: int, mtu: int) -> bytes:
-    """A way out; gateway 0: the destination is a neighbour itself."""
-    return _HOP_START.pack(interface) + _HOP_GATEWAY.pack(gateway) + _HOP_END.pack(mtu)
+def hop(interface: int, gateway: int, mtu: int, means: Means = Means.NEIGHBOUR, header: bytes = b"") -> bytes:
+    """A way out; gateway 0: the destination is a neighbour itself. ``header``: target, source; or nothing."""
+    where = _HOP_START.pack(interface) + _HOP_GATEWAY.pack(gateway) + _HOP_MTU.pack(mtu)
+    return where + _HOP_END.pack(means, header)

@@ -10,17 +10,18 @@ _RTM_GETTFILTER: Final = 46
 _NLM_F_REQUEST_DUMP: Final = 0x1 | 0x300
 
 #: linux/pkt_sched.h: TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), and the same for egress.
-_HOOKS: Final = (0xFFFFFFF2, 0xFFFFFFF3)
+_INGRESS: Final = 0xFFFFFFF2
+EGRESS: Final = 0xFFFFFFF3
 
 _HEADER: Final = struct.Struct("=IHHII")
 #: struct tcmsg: family, interface, handle, parent, info.
 _TCMSG: Final = struct.Struct("=BxxxiIII")
 
 
-def any_filter(interface: int) -> bool:
-    """Whether anybody's filter is there; also True when the kernel does not answer."""
+def any_filter(interface: int, *hooks: int) -> bool:
+    """Whether anybody's filter is there, at some hooks or any; also True when the kernel does not answer."""
     try:
-        return any(_has_filter(interface, parent) for parent in _HOOKS)
+        return any(_has_filter(interface, parent) for parent in hooks or (_INGRESS, EGRESS))
     except OSError:
         return True
 

@@ -15,7 +15,7 @@ from protocols.gateway import Gateway
 from relay.fastpath import FastPath
 from relay.fastpath.kernel import LOOKS, KernelFastPath
 from relay.fastpath.null import NullFastPath
-from relay.fastpath.routes import drained, subscription
+from relay.fastpath.routes import NEIGHBOURS, ROUTES, drained, heard_of, subscription
 from relay.kernel import KernelError
 from relay.wakeup import Ticker
 
@@ -62,7 +62,8 @@ class Handover:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, Shortcut] = {}
         self._following = False
-        self._subscription = None if fastpath.reason else subscription()
+        self._subscription = None if fastpath.reason else subscription(ROUTES)
+        self._neighbours = None if fastpath.reason else subscription(NEIGHBOURS)
         self._ticker = Ticker(1 / LOOKS, self.look)
         #: The interfaces whose packets it sees, and why it does not see those of others.
         self._attached: dict[str, Side] = {}
@@ -72,6 +73,8 @@ class Handover:
         if self._subscription is not None:
             self._loop.add_reader(self._subscription.fileno(), self._rerouted)
             self._ticker.__enter__()
+        if self._neighbours is not None:
+            self._loop.add_reader(self._neighbours.fileno(), self._neighbours_changed)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,6 +83,9 @@ class Handover:
             self._ticker.__exit__()
             self._loop.remove_reader(self._subscription.fileno())
             self._subscription.close()
+        if self._neighbours is not None:
+            self._loop.remove_reader(self._neighbours.fileno())
+            self._neighbours.close()
 
     @property
     def reason(self) -> str:
@@ -174,6 +180,10 @@ class Handover:
         if not self._following:
             self._following = True
             self._loop.call_soon(self._follow)
+
+    def _neighbours_changed(self) -> None:
+        assert self._neighbours is not None
+        self._fastpath.neighbours_changed(heard_of(self._neighbours))
 
     def _follow(self) -> None:
         self._following = self._fastpath.follow()

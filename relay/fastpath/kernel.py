@@ -198,12 +198,16 @@ class KernelFastPath:
         """As FastPath."""
         self._ways.changed()
 
+    def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
+        """As FastPath."""
+        self._ways.neighbours_changed(changed)
+
     def follow(self) -> bool:
         """As FastPath."""
         return self._ways.follow()
 
     def _write_way(self, number: int, way: Way) -> None:
-        value = abi.hop(way.interface, way.gateway, way.mtu)
+        value = abi.hop(way.interface, way.gateway, way.mtu, *self._routes.means(way))
         self._library.update(self._hops, abi.SLOT_INDEX.pack(number), value)
 
     def _turn(self, slot: int, way: int) -> None:

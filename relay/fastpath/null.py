@@ -26,6 +26,9 @@ class NullFastPath:
     def rerouted(self) -> None:
         """Nothing to take elsewhere."""
 
+    def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
+        """Nothing to reach otherwise."""
+
     def follow(self) -> bool:
         """Nothing to take elsewhere."""
         return False

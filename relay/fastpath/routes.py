@@ -1,4 +1,4 @@
-"""Ways out: which interface and next hop the kernel's routing gives a destination (rtnetlink(7)).
+"""Ways out: which interface and next hop routing gives a destination, and how that is reached (rtnetlink(7)).
 
 Asked when a flow is handed to the kernel and again when routes change, in a few microseconds and without a
 thread: so not by pyroute2, which needs one with an event loop of its own. Answers are the kernel's own
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocols.addr import Ip4
+from relay.fastpath import abi
+from relay.fastpath.filters import EGRESS, any_filter
 
-# linux/rtnetlink.h, linux/netlink.h, linux/if_link.h
+# linux/rtnetlink.h, linux/netlink.h, linux/if_link.h, linux/neighbour.h
 _RTM_GETLINK: Final = 18
 _RTM_GETROUTE: Final = 26
+_RTM_GETNEIGH: Final = 30
 _NLM_F_REQUEST: Final = 1
 _NLMSG_ERROR: Final = 2
 _RTN_UNICAST: Final = 1
@@ -24,18 +27,33 @@ _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
 _RTA_METRICS: Final = 8
 _RTAX_MTU: Final = 2
+_IFLA_ADDRESS: Final = 1
 _IFLA_MTU: Final = 4
-#: RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE: what may change a way out.
-_GROUPS: Final = 0x1 | 0x40 | 0x80
+_IFLA_QDISC: Final = 6
+_IFLA_LINKINFO: Final = 18
+_IFLA_INFO_KIND: Final = 1
+_IFLA_LINK_NETNSID: Final = 37
+_NDA_DST: Final = 1
+_NDA_LLADDR: Final = 2
+#: NUD_REACHABLE, NUD_PERMANENT: the kernel itself would send there without a thought.
+_SURE: Final = 0x02 | 0x80
+#: RTMGRP_LINK, RTMGRP_TC, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE: what may change a way out …
+ROUTES: Final = 0x1 | 0x8 | 0x40 | 0x80
+#: … and RTMGRP_NEIGH, what may change how its next hop is reached.
+NEIGHBOURS: Final = 0x4
 _SOL_NETLINK: Final = 270
 _NETLINK_NO_ENOBUFS: Final = 5
 
 _HEADER: Final = struct.Struct("=IHHII")
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _LINK: Final = struct.Struct("=BxHiII")
+#: struct ndmsg: family, interface, state.
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHxx")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _INDEX: Final = struct.Struct("=I")
 _ADDRESS: Final = struct.Struct("!I")
+#: Both addresses of Ethernet.
+_HEADER_SIZE: Final = 12
 
 #: linux/if_arp.h: link layers whose packets begin with an Ethernet header …
 _ETHERNET: Final = frozenset({1, 772})
@@ -96,6 +114,30 @@ class Routes:
             mtu = self._mtus[interface] = 0 if raw is None else _INDEX.unpack(raw)[0]
         return mtu
 
+    def means(self, way: Way) -> tuple[abi.Means, bytes]:
+        """How a way's next hop is reached now, and the Ethernet addresses for that: target and source.
+
+        By a header that is ready only while the kernel is sure of the neighbour; else a packet that needs it
+        has it asked again. Flows whose own destination is the neighbour do without, for there may be many.
+        """
+        none = abi.Means.NEIGHBOUR, b""
+        if not way.gateway:
+            return none
+        question = _NEIGHBOUR.pack(socket.AF_INET, way.interface, 0)
+        question += _ATTRIBUTE.pack(_ATTRIBUTE.size + _ADDRESS.size, _NDA_DST) + _ADDRESS.pack(way.gateway)
+        answer = self._ask(_RTM_GETNEIGH, question)
+        link = self._ask(_RTM_GETLINK, _LINK.pack(0, 0, way.interface, 0, 0))
+        if answer is None or link is None or _LINK.unpack_from(link)[1] not in _ETHERNET:
+            return none
+        if not _NEIGHBOUR.unpack_from(answer)[2] & _SURE:
+            return none
+        target = _attributes(answer, _NEIGHBOUR.size).get(_NDA_LLADDR, b"")
+        about = _attributes(link, _LINK.size)
+        header = target + about.get(_IFLA_ADDRESS, b"")
+        if len(header) != _HEADER_SIZE:
+            return none
+        return abi.Means.PEER if _is_pair(about, way.interface) else abi.Means.HEADER, header
+
     def has_ethernet(self, interface: int) -> bool | None:
         """Whether packets on an interface begin with an Ethernet header; None: with anything else but IP."""
         answer = self._ask(_RTM_GETLINK, _LINK.pack(0, 0, interface, 0, 0))
@@ -120,8 +162,16 @@ class Routes:
         self._socket.close()
 
 
-def subscription() -> socket.socket:
-    """A socket that is readable when routes, rules or links have changed; what it says is not of interest.
+def _is_pair(link: dict[int, bytes], interface: int) -> bool:
+    """Whether packets may go on at a veth's other end: in another namespace, with nothing in between."""
+    kind = _attributes(link.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")
+    direct = kind.rstrip(b"\0") == b"veth" and _IFLA_LINK_NETNSID in link
+    unshaped = link.get(_IFLA_QDISC, b"").rstrip(b"\0") == b"noqueue"
+    return direct and unshaped and not any_filter(interface, EGRESS)
+
+
+def subscription(groups: int) -> socket.socket:
+    """A socket that is readable when the kernel has news of these groups.
 
     Raises:
         OSError: the kernel refuses.
@@ -129,8 +179,9 @@ def subscription() -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
     try:
         # A message that is lost is lost while others wait to be read: those tell enough.
-        sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-        sock.bind((0, _GROUPS))
+        if not groups & NEIGHBOURS:
+            sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
+        sock.bind((0, groups))
     except BaseException:
         sock.close()
         raise
@@ -138,10 +189,28 @@ def subscription() -> socket.socket:
 
 
 def drained(sock: socket.socket) -> None:
-    """Read all that a subscription has to say."""
+    """Read all that a subscription has to say, which is not of interest."""
     with contextlib.suppress(BlockingIOError):
         while sock.recv(65536):
             pass
+
+
+def heard_of(sock: socket.socket) -> set[tuple[int, int]] | None:
+    """Interfaces and addresses of the neighbours a subscription has news of; None: any, for some was lost."""
+    found: set[tuple[int, int]] = set()
+    lost = False
+    while True:
+        try:
+            message = sock.recv(65536)
+        except BlockingIOError:
+            return None if lost else found
+        except OSError:  # ENOBUFS
+            lost = True
+            continue
+        about = message[_HEADER.size :]
+        address = _attributes(about, _NEIGHBOUR.size).get(_NDA_DST, b"") if about else b""
+        if len(address) == _ADDRESS.size:
+            found.add((_NEIGHBOUR.unpack_from(about)[1], _ADDRESS.unpack(address)[0]))
 
 
 def _attributes(message: bytes, at: int) -> dict[int, bytes]:

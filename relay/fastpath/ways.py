@@ -61,10 +61,17 @@ class Ways:
     def changed(self) -> None:
         """Routes, rules or interfaces have changed: nothing is sure any more."""
         self._routes.forget()
+        self.neighbours_changed(None)
         # A round is finished first: with changes without end the last destinations get their turn, too.
         self._again = self._stale is not None
         if self._stale is None:
             self._stale = iter(list(self._destinations))
+
+    def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
+        """How the next hops with these interfaces and addresses are reached has changed; None: of any."""
+        for way, number in self._numbers.items():
+            if way.gateway and (changed is None or (way.interface, way.gateway) in changed):
+                self._write(number, way)
 
     def follow(self) -> bool:
         """Look up some more destinations; whether there are others left."""

@@ -90,8 +90,10 @@ def test_counters(types: Types) -> None:
 
 def test_a_hop(types: Types) -> None:
     size, at = types.offsets("hop")
-    hop = abi.hop(5, 0x0A000001, 1500)
+    hop = abi.hop(5, 0x0A000001, 1500, abi.Means.PEER, b"targetsource")
     assert len(hop) == abi.HOP_SIZE == size
     assert int.from_bytes(hop[at["interface"] :][:4], "little") == 5
     assert hop[at["gateway"] :][:4] == bytes.fromhex("0a000001")
     assert int.from_bytes(hop[at["mtu"] :][:4], "little") == 1500
+    assert int.from_bytes(hop[at["means"] :][:4], "little") == abi.Means.PEER
+    assert hop[at["header"] :][:12] == b"targetsource"

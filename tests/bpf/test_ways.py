@@ -9,7 +9,7 @@ import pytest
 
 from protocols.actions import Side
 from relay.fastpath.kernel import KernelFastPath
-from relay.fastpath.routes import drained, subscription
+from relay.fastpath.routes import NEIGHBOURS, ROUTES, drained, heard_of, subscription
 from tests.bpf.wires import FIRST, SILENCE, Wires, host, numbered, wires
 from tests.netns import requires_netns
 
@@ -28,27 +28,32 @@ class Follower:
     """Does what the handover does when routes change."""
 
     def __init__(self, wired: Wires, fastpath: KernelFastPath) -> None:
-        self._fastpath = fastpath
+        self.fastpath = fastpath
+        self._gateway = wired.gateway
         with wired.gateway.entered():
-            self._news = subscription()
+            self._news = subscription(ROUTES)
+            self._neighbours = subscription(NEIGHBOURS)
 
     def follow(self) -> None:
         """Wait for the kernel's word that something has changed, and follow it."""
-        while select.select([self._news], [], [], SILENCE)[0]:
-            drained(self._news)
-            self._fastpath.rerouted()
-        while self._fastpath.follow():
-            pass
+        with self._gateway.entered():
+            while select.select([self._news], [], [], SILENCE)[0]:
+                drained(self._news)
+                self.fastpath.rerouted()
+            self.fastpath.neighbours_changed(heard_of(self._neighbours))
+            while self.fastpath.follow():
+                pass
 
     def close(self) -> None:
         self._news.close()
+        self._neighbours.close()
 
 
 @contextlib.contextmanager
-def following(wired: Wires) -> Iterator[Follower]:
+def following(wired: Wires, kind: str = "esp") -> Iterator[Follower]:
     with wired.carrying() as fastpath, contextlib.closing(Follower(wired, fastpath)) as follower:
-        wired.offload(fastpath, "esp")
-        wired.passes("esp", SOME)
+        wired.offload(fastpath, kind)
+        wired.passes(kind, SOME)
         yield follower
 
 

@@ -51,13 +51,22 @@ struct slot {
 };
 _Static_assert(sizeof(struct slot) == 64, "struct slot");
 
+/* How packets get to the next hop. */
+enum means {
+	MEANS_NEIGHBOUR = 0, /* the kernel looks for its neighbour each time, and asks for it if it must */
+	MEANS_HEADER = 1, /* by an Ethernet header that is ready, while the kernel is sure of the neighbour */
+	MEANS_PEER = 2, /* likewise, and at once into the other end of a veth, in another namespace */
+};
+
 /* A way out. Interface 0: there is none at the moment, and packets are user space's. */
 struct hop {
 	__u32 interface;
 	__be32 gateway; /* 0: the packet's destination is a neighbour itself */
 	__u32 mtu;
+	__u32 means; /* enum means */
+	__be32 header[3]; /* of Ethernet: target and source */
 };
-_Static_assert(sizeof(struct hop) == 12, "struct hop");
+_Static_assert(sizeof(struct hop) == 28, "struct hop");
 
 #define MOST_HOPS 1024
 

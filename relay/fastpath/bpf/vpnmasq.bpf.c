@@ -60,6 +60,34 @@ static __always_inline void count(const struct __sk_buff *skb, const struct pack
 		flow->sequence = bpf_ntohl(((struct esp_header *)p->payload)->sequence);
 }
 
+/*
+ * Whether nothing is left to be done to a packet at the way out, which the other end of a veth has behind it: no
+ * checksum to be finished, and no datagrams to be taken apart.
+ */
+static __always_inline int is_finished(const struct __sk_buff *skb, const struct udp_header *udp, __u16 kind)
+{
+	if (kind == KIND_GRE || kind == KIND_ESP)
+		return 1;
+	return kind != KIND_IP && !skb->gso_size && !udp->check;
+}
+
+/* Send a packet with the Ethernet header that is ready for its next hop. */
+static __always_inline int send(struct __sk_buff *skb, const struct hop *hop, __u16 kind)
+{
+	void *data = (void *)(long)skb->data;
+	const struct udp_header *udp = data + ETH_HLEN + sizeof(struct iphdr);
+	__be32 *ethernet = data;
+
+	if ((void *)(udp + 1) > (void *)(long)skb->data_end)
+		return TC_ACT_SHOT;
+	ethernet[0] = hop->header[0];
+	ethernet[1] = hop->header[1];
+	ethernet[2] = hop->header[2];
+	if (hop->means == MEANS_PEER && is_finished(skb, udp, kind))
+		return bpf_redirect_peer(hop->interface, 0);
+	return bpf_redirect(hop->interface, 0);
+}
+
 static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 offset)
 {
 	union {
@@ -105,6 +133,10 @@ static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 
 	}
 
 	count(skb, &p, flow, now);
+	if (offset && hop->means != MEANS_NEIGHBOUR) {
+		rewrite(skb, offset, &p, flow);
+		return send(skb, hop, flow->kind);
+	}
 	/* nh_family, ipv4_nh */
 	neighbour.words[0] = two_words(AF_INET, hop->gateway ? hop->gateway : flow->target);
 	rewrite(skb, offset, &p, flow);
