@@ -9,18 +9,17 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from protocols.actions import Kind, Shortcut, Side
-from protocols.addr import Ip4, parse_ip
+from protocols.actions import Side
 from relay.fastpath.kernel import KernelFastPath
 from tests.bench import contenders, latency
 from tests.bench.callers import Callers
 from tests.bench.contenders import GATEWAY_CORE, KERNEL, Contender
 from tests.bench.lanes import Direction, Ends, Lane, Sample
+from tests.bench.means import means, shortcut, wire
 from tests.bench.netns import inside
-from tests.bench.packets import EspFlow
 from tests.bench.report import Report, Result, Section, thousands
 from tests.bench.setting import FIRST_CLIENT, SIZES, Setting
-from tests.bench.topology import CLIENTS, GATEWAY_WAN, PEERS
+from tests.bench.topology import PEERS
 from tests.bench.tunnels import Both, Tunnel, pairs
 from tests.bpf.kernel import Program
 
@@ -78,6 +77,7 @@ class FastPath:
         throughput, fastest = self._throughput(groups)
         report.sections.append(throughput)
         report.sections.append(self._latency(groups["GRE"], fastest * _LIGHT))
+        report.sections.append(means(self.setting, FLOWS))
         report.sections.append(self._crowd())
 
     def _calls(self, contender: Contender) -> Sequence[Ends]:
@@ -164,9 +164,9 @@ class FastPath:
             carrier.attach("eth0", Side.LAN)
         began = time.perf_counter()
         for index in range(number):
-            carrier.offload(index, _shortcut(index))
+            carrier.offload(index, shortcut(index))
         speed = number / (time.perf_counter() - began)
-        tunnels = [Tunnel(_wire(index), _wire(index)) for index in range(number)]
+        tunnels = [Tunnel(wire(index), wire(index)) for index in range(number)]
         lane = self.setting.lane(row, tunnels, Direction.OUTBOUND, SIZES[0])
         lane.sample(None, 0.1)
         began = time.perf_counter()
@@ -218,7 +218,7 @@ class _Crowd:
 def _alone(carrier: KernelFastPath, number: int) -> float:
     """Nanoseconds that the program takes for a packet, by itself; the median over packets of many flows."""
     program = Program(carrier)
-    packets = [_wire(index * 7919 % number).packet(SIZES[0]) for index in range(_RUNS)]
+    packets = [wire(index * 7919 % number).packet(SIZES[0]) for index in range(_RUNS)]
     return median(program.run(Side.LAN, packet).duration for packet in packets)
 
 
@@ -244,19 +244,3 @@ def _fast(directory: Path) -> Iterator[Contender]:
 def _in(namespace: str, call: Callable[[], None]) -> None:
     with inside(namespace):
         call()
-
-
-def _client(index: int) -> int:
-    return parse_ip(CLIENTS.split("/")[0]) + 1 + index % 65000
-
-
-def _shortcut(index: int) -> Shortcut:
-    peer, spi = parse_ip(PEERS[index % len(PEERS)]), 0x1000 + index
-    client, wan = Ip4(_client(index)), parse_ip(GATEWAY_WAN)
-    return Shortcut(Kind.ESP, 50, Side.LAN, client, peer, spi, wan, peer, spi)
-
-
-def _wire(index: int) -> EspFlow:
-    client = _client(index)
-    source = ".".join(str(client >> shift & 255) for shift in (24, 16, 8, 0))
-    return EspFlow(source, PEERS[index % len(PEERS)], 0x1000 + index)

@@ -63,7 +63,7 @@ allow = ["any"]
 [state]
 directory = ""
 """
-#: Without what is about routes and neighbours, and makes a network for each of its tests: that takes minutes here.
+#: Without what is about routes and neighbours, with a network for each test: that takes minutes here.
 _PYTEST: Final = (
     ".venv/bin/python -m pytest -q -rs -p no:cacheprovider --ignore=tests/bpf/test_ways.py"
     " --ignore=tests/bpf/test_neighbours.py"
