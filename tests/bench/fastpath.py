@@ -30,6 +30,8 @@ OF_PLAIN: Final = 1.0
 FLOWS: Final = 64
 CROWD: Final = (1, 64, 4096, 65536)
 COST: Final = 1.15
+#: Flows that the daemon's table has room for by default: both ways of 65,536 sessions.
+ROOM: Final = 2 * 65536
 #: The contenders, in order.
 _NAMES: Final = ("fast path", "user space", "nft", "plain")
 #: Of the load while delays are measured.
@@ -158,7 +160,7 @@ class FastPath:
         """A row of its own with so many flows handed over."""
         row = self.setting.stack.enter_context(contenders.plain(f"crowd{number}"))
         with inside(row.row.gateway):
-            carrier = KernelFastPath(number, instance=f"bench{number}")
+            carrier = KernelFastPath(ROOM, instance=f"bench{number}")
         self.setting.stack.callback(functools.partial(_in, row.row.gateway, carrier.close))
         with inside(row.row.gateway):
             carrier.attach("eth0", Side.LAN)
