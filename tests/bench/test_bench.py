@@ -22,6 +22,7 @@ from tests.bench.packets import EspFlow, Flow, UdpFlow, frames
 from tests.bench.report import Report, Result, Section
 from tests.bench.throughput import overload_met
 from tests.bench.tunnels import Both, pairs
+from tests.bpf.kernel import built
 
 FLOW = Flow("10.1.0.1", "199.0.0.1", 0xBEEF)
 
@@ -112,7 +113,10 @@ def test_a_report_is_written_as_json(tmp_path: Path) -> None:
 
 @pytest.mark.netns
 @pytest.mark.skipif(os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2, reason="needs root and two cores")
-def test_packets_pass_the_plain_kernel_and_are_counted() -> None:
+@pytest.mark.parametrize("live", [False, True], ids=["sockets", "live"])
+def test_packets_pass_the_plain_kernel_and_are_counted(live: bool) -> None:
+    if live and (reason := built()):
+        pytest.skip(reason)
     core_of_both = contenders.GENERATOR_CORE
     with (
         generator(core_of_both) as load,
@@ -121,7 +125,7 @@ def test_packets_pass_the_plain_kernel_and_are_counted() -> None:
     ):
         done = ends.establish(contender.row, "10.1.0.1", 2)
         assert done.errors == []
-        lane = Lane(load, contender, done.calls, Direction.OUTBOUND, 64)
+        lane = Lane(load, contender, done.calls, Direction.OUTBOUND, 64, live=live)
         sample = lane.sample(1000, 0.2)
         lane.close()
     assert sample.received > 100
