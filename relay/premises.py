@@ -156,11 +156,14 @@ class Premises:
         if self.predecessor is not None:
             await self._replace(self.predecessor)
         if state is not None:
-            keeper = Keeper(state, found.gateway, service.clock, self.spawn)
-            service.keeper = house.enter_context(keeper)
-            service.remarks.append(lambda: keeper.attention)
+            self._keep(house, Keeper(state, found.gateway, service.clock, self.spawn))
         await control.serve()
         house.enter_context(Ticker(_REPORT, service.report_drops))
+
+    def _keep(self, house: AsyncExitStack, keeper: Keeper) -> None:
+        """Have what there is be written down from time to time."""
+        self.service.keeper = house.enter_context(keeper)
+        self.service.remarks.append(lambda: keeper.attention)
 
     # -- the core and its sockets ----------------------------------------------------------------------
 

@@ -145,19 +145,11 @@ def script(table: Table) -> str:
     others = [f"iifname {inside} ip daddr {network}" for network in table.exempt]
     neighbours = "".join(f"        {other} fib daddr type != local accept\n" for other in others)
     unmarked = "".join(f"        {other} accept\n" for other in others)
-    gre = "".join(
-        f"        iifname {everywhere} {what} notrack\n"
-        for what in (_PPTP_GRE, _ERRORS_ABOUT_GRE)
-        if table.pptp
+    arriving = "".join(f"        iifname {everywhere} {what} notrack\n" for what in _untracked(table))
+    marks = "".join(
+        f"        iifname {inside} {what} meta mark set {table.mark:#x}\n" for what in _errors(table)
     )
-    esp = f"        iifname {everywhere} ip protocol {_ESP} notrack\n" if table.ipsec else ""
-    errors = [_ERRORS_ABOUT_GRE] if table.pptp else []
-    if table.ipsec:
-        esp += f"        iifname {everywhere} {_ERRORS_ABOUT_ESP} notrack\n"
-        errors += [_ERRORS_ABOUT_ESP, *_ERRORS_ABOUT_UDP]
-    errors += [forwarded.errors for forwarded in table.forwarded]
-    marks = "".join(f"        iifname {inside} {one} meta mark set {table.mark:#x}\n" for one in errors)
-    untracked = f"{{ {_ICMP}, {_GRE}, {_ESP} }}" if table.ipsec else f"{{ {_ICMP}, {_GRE} }}"
+    leaving = f"{{ {_ICMP}, {_GRE}, {_ESP} }}" if table.ipsec else f"{{ {_ICMP}, {_GRE} }}"
     # "add" first, so that "delete" is no error when there is none; then all of it anew.
     return f"""\
 add table ip {table.name}
@@ -166,12 +158,11 @@ table ip {table.name} {{
     chain arriving {{
         type filter hook prerouting priority raw; policy accept;
 {neighbours}\
-{gre}\
-{esp}\
+{arriving}\
     }}
     chain leaving {{
         type filter hook output priority raw; policy accept;
-        meta priority {PRIORITY >> 16:x}:{PRIORITY & 0xFFFF:x} ip protocol {untracked} notrack
+        meta priority {PRIORITY >> 16:x}:{PRIORITY & 0xFFFF:x} ip protocol {leaving} notrack
     }}
     chain errors {{
         type filter hook prerouting priority filter; policy accept;
@@ -181,6 +172,19 @@ table ip {table.name} {{
 {_answers(table, inside, neighbours)}\
 }}
 """
+
+
+def _untracked(table: Table) -> list[str]:
+    """What conntrack is not to see when it arrives."""
+    pptp = [_PPTP_GRE, _ERRORS_ABOUT_GRE] if table.pptp else []
+    return [*pptp, *([f"ip protocol {_ESP}", _ERRORS_ABOUT_ESP] if table.ipsec else [])]
+
+
+def _errors(table: Table) -> list[str]:
+    """The ICMP errors from inside that are for us."""
+    pptp = [_ERRORS_ABOUT_GRE] if table.pptp else []
+    ipsec = [_ERRORS_ABOUT_ESP, *_ERRORS_ABOUT_UDP] if table.ipsec else []
+    return [*pptp, *ipsec, *(forwarded.errors for forwarded in table.forwarded)]
 
 
 def _answers(table: Table, inside: str, neighbours: str) -> str:
