@@ -118,7 +118,7 @@ class Routes:
         """How a way's next hop is reached now, and the Ethernet addresses for that: target and source.
 
         By a header that is ready only while the kernel is sure of the neighbour; else a packet that needs it
-        has it asked again. Flows whose own destination is the neighbour do without, for there may be many.
+        has it asked again. A way that several neighbours share has none.
         """
         none = abi.Means.NEIGHBOUR, b""
         if not way.gateway:

@@ -6,7 +6,7 @@ packets.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from protocols.addr import Ip4
@@ -15,6 +15,10 @@ from relay.fastpath.routes import NO_WAY, Routes, Way
 
 #: Destinations looked up in one go: about five milliseconds' worth.
 _SLICE = 256
+
+#: While there are fewer ways, destinations that are neighbours themselves have one of their own each, so that
+#: the kernel knows how they are reached; further ones share one, and are looked for each time.
+_MOST_OWN = abi.MOST_HOPS // 4
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ class Ways:
         """The number of the way to a flow's target; None when there are too many different ones."""
         destination = self._destinations.get(target)
         if destination is None:
-            way = self._routes.way(target)
+            way = self._way(target)
             if self._number(way) is None:
                 return None
             destination = self._destinations[target] = _Destination(way)
@@ -80,7 +84,7 @@ class Ways:
             destination = self._destinations.get(target)
             if destination is None:
                 continue
-            way = self._routes.way(target)
+            way = self._way(target)
             if way == destination.way:
                 continue
             number = self._number(way)
@@ -88,9 +92,17 @@ class Ways:
             for slot in destination.slots:
                 self._turn(slot, number or 0)
         if len(targets) < _SLICE:
+            self._collect()
             self._stale = iter(list(self._destinations)) if self._again else None
             self._again = False
         return self._stale is not None
+
+    def _way(self, target: Ip4) -> Way:
+        way = self._routes.way(target)
+        if way.gateway or way == NO_WAY:
+            return way
+        own = replace(way, gateway=target)
+        return own if own in self._numbers or len(self._numbers) < _MOST_OWN else way
 
     def _number(self, way: Way) -> int | None:
         number = self._numbers.get(way)

@@ -7,11 +7,12 @@ from typing import Final
 
 import pytest
 
-from protocols.actions import Side
-from relay.fastpath import abi
+from protocols.actions import Kind, Shortcut, Side
+from protocols.addr import Ip4, parse_ip
+from relay.fastpath import abi, ways
 from relay.fastpath.kernel import KernelFastPath
 from relay.fastpath.routes import NEIGHBOURS, heard_of, subscription
-from tests.bpf.flows import SHORTCUTS
+from tests.bpf.flows import CLIENT, GATEWAY, PEER, SHORTCUTS
 from tests.bpf.test_rewrites import with_sum
 from tests.bpf.test_ways import Follower, following
 from tests.bpf.wires import FIRST, Wires, host, numbered, wires
@@ -30,8 +31,13 @@ def wired() -> Iterator[Wires]:
 
 
 def way_out(fastpath: KernelFastPath) -> tuple[int, bytes]:
-    """Means and header of the only way with a gateway."""
-    (number,) = (number for way, number in fastpath._ways._numbers.items() if way.gateway)
+    """Means and header of the way to the router."""
+    return reached(fastpath, parse_ip(ROUTER))
+
+
+def reached(fastpath: KernelFastPath, neighbour: int) -> tuple[int, bytes]:
+    """Means and header of the way to a neighbour."""
+    (number,) = (number for way, number in fastpath._ways._numbers.items() if way.gateway == neighbour)
     value = fastpath._library.lookup(fastpath._hops, abi.SLOT_INDEX.pack(number), abi.HOP_SIZE)
     assert value is not None
     return struct.unpack_from("=I", value, 12)[0], value[16:28]
@@ -115,6 +121,37 @@ def test_a_neighbour_with_another_address_is_followed_at_once(wired: Wires) -> N
         sure(wired, follower)
         assert way_out(follower.fastpath)[1][:6] == bytes.fromhex("020000000099")
         wired.passes("esp", SOME)
+
+
+def test_a_client_that_is_a_neighbour_itself_is_reached_likewise(wired: Wires) -> None:
+    with following(wired) as follower:
+        address = wired.client.sh("cat /sys/class/net/eth0/address").strip()
+        wired.gateway.sh(f"ip neigh replace 10.0.0.2 lladdr {address} dev eth0 nud reachable")
+        follower.follow()
+        means, header = reached(follower.fastpath, CLIENT)
+        assert (means, header[:6].hex(":")) == (abi.Means.PEER, address)
+        wired.passes("esp", SOME)
+        wired.gateway.sh("ip neigh del 10.0.0.2 dev eth0")
+        follower.follow()
+        assert reached(follower.fastpath, CLIENT)[0] == abi.Means.NEIGHBOUR
+        wired.passes("esp", SOME)
+
+
+def test_of_many_neighbours_the_last_share_a_way(wired: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "_MOST_OWN", 4)
+    clients = [Ip4(CLIENT + number) for number in range(5)]
+    with wired.carrying() as fastpath, wired.gateway.entered():
+        for number, client in enumerate(clients):
+            ends = (PEER, GATEWAY, number, PEER, client, number)
+            assert fastpath.offload(number, Shortcut(Kind.ESP, 50, Side.WAN, *ends))
+        known = {way.gateway for way in fastpath._ways._numbers if way.interface}
+        assert known == {0, *clients[:3]}
+        for number in range(3):
+            fastpath.unload(number)
+        fastpath.rerouted()
+        while fastpath.follow():
+            pass
+        assert {way.gateway for way in fastpath._ways._numbers if way.interface} == {0}
 
 
 def test_the_gateway_with_another_address_says_so(wired: Wires) -> None:
