@@ -33,8 +33,9 @@ CALLER_INSIDE: Final = "172.16.0.2"
 EXPOSED_INSIDE: Final = "172.16.0.10"
 CLIENT_INSIDE: Final = "172.16.1."
 
-#: Answers that busy guests may lose by themselves, of those to a series of pings: their queues are short.
-FEW: Final = 2
+#: Answers of ten that busy guests may lose by themselves, and by rekeys: their queues are short. The gateway
+#: may lose none, and is judged by what crossed it.
+FEW: Final = 5
 
 K = TypeVar("K", bound=Keying)
 
@@ -154,7 +155,7 @@ class Lab(Generic[K]):
         """
         with self.crossing():
             lost = pings(*ways)
-            assert all(count <= few for count in lost), lost
+        assert all(count <= few for count in lost), lost
 
     @contextmanager
     def crossing(self) -> Iterator[None]:
