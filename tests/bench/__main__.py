@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import lanes
+from tests.bench import lanes, peers
 from tests.bench.address import Address
 from tests.bench.callers import callers
 from tests.bench.contenders import GATEWAY_CORE, GENERATOR_CORE
@@ -15,7 +15,6 @@ from tests.bench.fastpath import FastPath
 from tests.bench.forward import Forward
 from tests.bench.generator import generator
 from tests.bench.ipsec import Ipsec
-from tests.bench.peers import Peers
 from tests.bench.pptp import Pptp
 from tests.bench.precedence import be_urgent, in_front
 from tests.bench.report import Report, machine
@@ -39,6 +38,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         print("the bench makes network namespaces: run it as root", file=sys.stderr)
+        return 77
+    if arguments.protocol == "peers" and (why := peers.unavailable()):
+        print(why, file=sys.stderr)
         return 77
     if GENERATOR_CORE == GATEWAY_CORE:
         print("the bench needs two cores", file=sys.stderr)
@@ -68,7 +70,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         elif arguments.protocol == "restart":
             Restart(setting, ends).run(report)
         elif arguments.protocol == "peers":
-            Peers(setting).run(report)
+            peers.Peers(setting).run(report)
         else:
             bench = Ipsec(setting) if arguments.protocol == "ipsec" else Pptp(setting, ends)
             if arguments.profile:
