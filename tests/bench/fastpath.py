@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -76,9 +76,9 @@ class FastPath:
             groups["ESP"].append((contender, esp))
             groups["UDP 4500"].append((contender, sides.natt(_NATT_CLIENTS, PEERS[0])))
         time.sleep(_SETTLE)
-        throughput, fastest = self._throughput(groups)
+        throughput, least = self._throughput(groups)
         report.sections.append(throughput)
-        report.sections.append(self._latency(groups["GRE"], fastest * _LIGHT))
+        report.sections.append(self._latency(groups["GRE"], least * _LIGHT))
         report.sections.append(means(self.setting, FLOWS))
         report.sections.append(self._crowd())
 
@@ -89,7 +89,7 @@ class FastPath:
         return done.calls
 
     def _throughput(self, groups: dict[str, list[tuple[Contender, Sequence[Ends]]]]) -> tuple[Section, float]:
-        """The table, and the fast path's peak with GRE's small packets outbound."""
+        """The table, and the kernel's lowest peak with GRE's small packets outbound."""
         section = Section(
             "fastpath",
             f"Packets per second at the peak, {FLOWS} flows",
@@ -110,10 +110,11 @@ class FastPath:
                 section.results.append(_row(f"{name} {direction.value}", size, found))
         section.notes.append(f"targets: {OF_NFT} × nft at {SIZES[0]} octets, {OF_PLAIN} × plain")
         section.notes.append(f"fast path, nft, plain: {KERNEL}")
-        return section, best["GRE"][0].received
+        fast, _, nft, plain = best["GRE"]
+        return section, min(one.received for one in (fast, nft, plain))
 
     def _latency(self, through: Sequence[tuple[Contender, Sequence[Ends]]], rate: float) -> Section:
-        """Delays at a load that the fast path hardly notices."""
+        """Delays at a load that none of the kernel's ways notices much."""
         load, seconds = self.setting.load, self.setting.effort.probes
         measured = [
             (name, latency.delay(load, contender, ends, rate, seconds))
@@ -121,7 +122,11 @@ class FastPath:
             if name != _NAMES[1]  # for which that is no light load
         ]
         section = latency.latency_section(measured, rate)
-        section.title = section.title.replace("vpnmasq's peak", "the fast path's peak")
+        section.title = section.title.replace("vpnmasq's peak", "the lowest peak of these")
+        (_, fast), (_, nft), _ = measured
+        met = fast.median <= nft.median and fast.p99 <= nft.p99
+        section.results[0] = replace(section.results[0], met=met)
+        section.notes.append("target: neither is more than nft's")
         return section
 
     def _crowd(self) -> Section:
