@@ -130,7 +130,8 @@ def test_packets_pass_the_plain_kernel_and_are_counted(live: bool) -> None:
         lane = Lane(load, contender, done.calls, Direction.OUTBOUND, 64, live=live)
         sample = lane.sample(1000, 0.2)
         lane.close()
-    assert sample.received > 100
+    # how many there are depends on who else wants the generator's core
+    assert min(sample.offered, sample.arrived, sample.received) > 0
 
 
 @pytest.mark.netns
