@@ -73,7 +73,7 @@ class Lab(Generic[K]):
     def __init__(self, network: Network, directory: Path, kind: type[K]) -> None:
         self.network = network
         # Without a queue the kernel may carry packets straight to the other end, past those who capture here.
-        network.gw.sh("tc qdisc add dev eth1 root pfifo")
+        network.gw.sh("for one in eth0 eth1; do tc qdisc add dev $one root pfifo; done")
         self.gateway = gateways.Vpnmasq(network, directory, config())
         places = {"server": (SERVER, SERVER_INSIDE), "caller": (CALLER, CALLER_INSIDE)}
         places["exposed"] = (EXPOSED, EXPOSED_INSIDE)
