@@ -133,7 +133,7 @@ class Ipsec:
 
 def _memory(crowd: Sequence[Pair], resident: float) -> Section:
     def octets(*, ike: bool) -> float:
-        return core.octets_each(lambda count: core.ipsec(crowd[:count], ike=ike), min(len(crowd), 2000))
+        return core.octets_each(lambda count: core.ipsec(crowd[:count], ike=ike), len(crowd))
 
     memory = scale.memory_section("pair", len(crowd), resident, octets(ike=False), MEMORY)
     tunnel = octets(ike=True)

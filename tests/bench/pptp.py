@@ -143,9 +143,7 @@ class Pptp:
         few = self._lane("vpnmasq", Direction.OUTBOUND, SIZES[0])
         daemon = scale.costs(few, lane, peak, self.setting.effort.rounds, self.setting.effort.seconds)
         alone = core.seconds_per_packet([core.core(FEW), core.core(many)])
-        memory = scale.memory_section(
-            "call", many, resident, core.octets_each(core.core, min(many, 2000)), scale.MEMORY
-        )
+        memory = scale.memory_section("call", many, resident, core.octets_each(core.core, many), scale.MEMORY)
         if (each := calls_per_connection(many)) > 1:
             memory.notes.append(
                 f"open files are limited here: each control connection of the daemon carries {each} calls"
