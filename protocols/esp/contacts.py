@@ -223,6 +223,7 @@ class Inbound:
         """Ask no longer whose it is: what was asked takes no room."""
         self.evidence, self.ranking = NO_EVIDENCE, ()
         self.echo_at = self.reply_at = _NO_TIMES
+        self.arrived_before, self.gap = _LONG_AGO, 0.0
 
     def open(self, contacts: list[Contact]) -> None:
         """Begin to find out whose it is."""
@@ -243,7 +244,8 @@ class Peer:
     #: When all new SPIs that it may show in a second are left to it again (``after_taking``).
     spis_full: float = 0.0
     copies: TokenBucket | None = None
-    joint: TokenBucket | None = None
+    #: The same for judgements on all its open SPIs together.
+    joint_full: float = 0.0
     contacts: Few[Ip4, Contact] = field(default_factory=Few)
     inbound: Few[int, Inbound] = field(default_factory=Few)
     #: Those of ``inbound`` that have no confirmed owner.

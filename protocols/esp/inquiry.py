@@ -1,7 +1,7 @@
 """The question whose an SPI is: asked, answered, and asked again when the answer turns out doubtful."""
 
 from protocols.actions import Action
-from protocols.bucket import TokenBucket
+from protocols.bucket import after_taking
 from protocols.esp import codec, posterior, prior
 from protocols.esp.contacts import Contact, Inbound, Peer
 from protocols.esp.flows import FIRST_FEW, Flow
@@ -27,7 +27,7 @@ class Inquiry:
         """Confirm the owner of an SPI if it is clear by now."""
         if inbound.owner is not None or inbound.shared:
             return []
-        together = _bucket(inbound.peer).take(now=now)
+        together = _together(inbound.peer, now=now)
         verdict = posterior.judge(inbound, self._ledger.settings.error, together=together)
         inbound.ranking = verdict.ranking
         inbound.likeliest = verdict.confidence
@@ -106,7 +106,12 @@ class Inquiry:
         return actions
 
 
-def _bucket(peer: Peer) -> TokenBucket:
-    if peer.joint is None:
-        peer.joint = TokenBucket(_JOINT_PER_SECOND, _JOINT_AT_ONCE)
-    return peer.joint
+def _together(peer: Peer, *, now: float) -> bool:
+    """Whether there is time to judge with all open SPIs of a peer; it is taken. One alone takes none."""
+    if len(peer.open) == 1:
+        return True
+    full = after_taking(peer.joint_full, _JOINT_PER_SECOND, _JOINT_AT_ONCE, now=now)
+    if full is None:
+        return False
+    peer.joint_full = full
+    return True

@@ -161,6 +161,7 @@ class EspTracker:
         inbound = None if peer is None else peer.inbound.get(spi)
         to: list[Contact] = []
         actions: list[Action] = []
+        is_new = False
         if inbound is None:
             served = self._serve(Ip4(header.src), now)
             peer = served or peer
@@ -170,6 +171,7 @@ class EspTracker:
             if isinstance(unknown, Drop):
                 return [unknown]
             inbound, to, actions = unknown
+            is_new = True
         elif self._inquiry.begins_anew(inbound, sequence):
             actions = self._inquiry.reused(inbound, now=now)
         if inbound is None:
@@ -178,7 +180,10 @@ class EspTracker:
             sends: list[Action] = [copies.copy(header, packet, contact) for contact in to]
             return [*sends, *actions]
         self._warn(spi, Ip4(header.src), Ip4(header.dst))
-        return [*self._deliver(inbound, header, packet, sequence, now), *actions]
+        sent = self._deliver(inbound, header, packet, sequence, now)
+        if is_new and inbound.owner is None:
+            self.ledger.watch(inbound, now=now)
+        return [*sent, *actions]
 
     def _serve(self, address: Ip4, now: float) -> Peer | None:
         """The peer, with the exposed server that it may reach among its contacts."""
@@ -212,9 +217,7 @@ class EspTracker:
             if found[0] is None:
                 return found
             inbound, actions = found[0], found[2]
-        if inbound.owner is None:
-            self.ledger.watch(inbound, now=now)
-        else:
+        if inbound.owner is not None:
             actions += self._inquiry.rejudge(peer, now=now)
         return inbound, [], actions
 

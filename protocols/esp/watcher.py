@@ -134,7 +134,10 @@ def _offer(contact: Contact, kind: tuple[int, int], message: IkeObserved, now: f
 
 def file(contact: Contact, opening: Opening, *, now: float) -> None:
     """Remember an opening, within bounds."""
-    contact.openings.append(opening)
+    if contact.openings:
+        contact.openings.append(opening)
+    else:  # a list that grows has room for more, which hardly any needs
+        contact.openings = [opening]
     _trim(contact, now)
 
 
