@@ -18,6 +18,9 @@ _ROUND_TRIPS = 16
 #: Open SPIs that went silent and are remembered, of each peer.
 _SHELVED = 256
 _LONG_AGO = float("-inf")
+#: Judgements on all open SPIs of a peer together, a second: they take milliseconds if these are many.
+_JOINT_PER_SECOND = 50.0
+JOINT_AT_ONCE = 300
 
 
 class PairState(Enum):
@@ -265,6 +268,14 @@ class Peer:
         """Whether the peer may show one more new SPI, so many a second."""
         full = after_taking(self.spis_full, rate, rate, now=now)
         self.spis_full = self.spis_full if full is None else full
+        return full is not None
+
+    def judged_together(self, *, now: float) -> bool:
+        """Whether there is time to judge with all its open SPIs; it is taken. One alone takes none."""
+        if len(self.open) == 1:
+            return True
+        full = after_taking(self.joint_full, _JOINT_PER_SECOND, JOINT_AT_ONCE, now=now)
+        self.joint_full = self.joint_full if full is None else full
         return full is not None
 
     def question(self, inbound: Inbound) -> None:

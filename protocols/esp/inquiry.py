@@ -1,7 +1,6 @@
 """The question whose an SPI is: asked, answered, and asked again when the answer turns out doubtful."""
 
 from protocols.actions import Action
-from protocols.bucket import after_taking
 from protocols.esp import codec, posterior, prior
 from protocols.esp.contacts import Contact, Inbound, Peer
 from protocols.esp.flows import FIRST_FEW, Flow
@@ -12,9 +11,6 @@ _WRAPS_FROM = codec.LAST_SEQUENCE - (1 << 20)
 #: What was sent this long ago without an answer, so often, makes us doubt what we have found out.
 _DOUBT_AFTER = 3.0
 _DOUBT_PACKETS = 4
-#: Judgements on all open SPIs of a peer together, a second: they take milliseconds if these are many.
-_JOINT_PER_SECOND = 50.0
-_JOINT_AT_ONCE = 300.0
 
 
 class Inquiry:
@@ -27,7 +23,7 @@ class Inquiry:
         """Confirm the owner of an SPI if it is clear by now."""
         if inbound.owner is not None or inbound.shared:
             return []
-        together = _together(inbound.peer, now=now)
+        together = inbound.peer.judged_together(now=now)
         verdict = posterior.judge(inbound, self._ledger.settings.error, together=together)
         inbound.ranking = verdict.ranking
         inbound.likeliest = verdict.confidence
@@ -104,14 +100,3 @@ class Inquiry:
         inbound.before = owner
         self._ledger.watch(inbound, now=now)
         return actions
-
-
-def _together(peer: Peer, *, now: float) -> bool:
-    """Whether there is time to judge with all open SPIs of a peer; it is taken. One alone takes none."""
-    if len(peer.open) == 1:
-        return True
-    full = after_taking(peer.joint_full, _JOINT_PER_SECOND, _JOINT_AT_ONCE, now=now)
-    if full is None:
-        return False
-    peer.joint_full = full
-    return True

@@ -8,7 +8,7 @@ import pytest
 
 from protocols.addr import Ip4
 from protocols.esp import posterior, prior
-from protocols.esp.contacts import Contact, Inbound, Opening, Peer
+from protocols.esp.contacts import JOINT_AT_ONCE, Contact, Inbound, Opening, Peer
 from protocols.esp.evidence import Evidence
 from protocols.ike.rules import Relation
 from protocols.sessions import Role
@@ -85,6 +85,15 @@ def test_two_open_spis_help_each_other() -> None:
     asked(peer, [alice, bob], 0.0, 10.0)
     assert posterior.judge(first, 1e-6).owner is alice
     assert posterior.judge(first, 1e-6, together=False).owner is None
+
+
+def test_for_judgements_together_there_is_so_much_time_and_one_alone_takes_none() -> None:
+    peer, contacts = arrangement(2)
+    asked(peer, contacts, 0.0, 0.0)
+    assert all(peer.judged_together(now=0.0) for _ in range(2 * JOINT_AT_ONCE))
+    asked(peer, contacts, 0.0, 0.0)
+    assert sum(peer.judged_together(now=0.0) for _ in range(2 * JOINT_AT_ONCE)) == JOINT_AT_ONCE
+    assert peer.judged_together(now=1.0)
 
 
 def test_two_agreements_may_both_be_ones_own() -> None:
