@@ -7,6 +7,7 @@ costs nothing here, and the heap never holds more than a few entries per key.
 """
 
 import heapq
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -63,3 +64,8 @@ class Deadlines(Generic[K]):
         self._heap = [(when, serial, key) for serial, (key, when) in enumerate(self._filed.items())]
         self._serial = len(self._heap)
         heapq.heapify(self._heap)
+
+
+def earliest(whens: Iterable[float | None]) -> float | None:
+    """The first of these times; None if there is none."""
+    return min((when for when in whens if when is not None), default=None)

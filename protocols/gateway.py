@@ -15,6 +15,7 @@ from protocols.admission import Addresses, Admission
 from protocols.allocator import Random
 from protocols.collisions import Collisions
 from protocols.continuity import Continuity
+from protocols.deadlines import earliest
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.events import ForwardEvent, StreamEvent
@@ -343,12 +344,7 @@ class Gateway:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (
-            self._pptp.next_deadline(),
-            *self._ipsec.deadlines(),
-            self._forwards.next_deadline(),
-        )
-        return min((when for when in deadlines if when is not None), default=None)
+        return earliest(part.next_deadline() for part in (self._pptp, self._ipsec, self._forwards))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due; calling it early or twice does no harm."""

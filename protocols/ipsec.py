@@ -1,12 +1,12 @@
 """IPsec: ESP by itself, and IKE and ESP in UDP, each of which must know what the other one sees."""
 
-from collections.abc import Iterator
 from functools import partial
 
 from protocols import ipv4, udp
 from protocols.actions import Action, Side
 from protocols.admission import Admission
 from protocols.allocator import Random
+from protocols.deadlines import earliest
 from protocols.esp.departed import departed
 from protocols.esp.flows import FlowTable
 from protocols.esp.tracker import EspTracker
@@ -80,10 +80,9 @@ class Ipsec:
         """End all sessions."""
         return [*self.esp.close_all(why, now=now), *self.udp.close_all(why, now=now)]
 
-    def deadlines(self) -> Iterator[float | None]:
-        """When ``expire`` is next to be called, of each of the two."""
-        yield self.esp.next_deadline()
-        yield self.udp.next_deadline()
+    def next_deadline(self) -> float | None:
+        """When ``expire`` is next to be called."""
+        return earliest((self.esp.next_deadline(), self.udp.next_deadline()))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""

@@ -14,6 +14,7 @@ from protocols.actions import Action, Drop, Side
 from protocols.addr import Ip4, contains, show_ip
 from protocols.admission import Admission
 from protocols.allocator import Random
+from protocols.deadlines import earliest
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.ike import natt, rules
@@ -192,8 +193,7 @@ class IpsecUdp:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        parts = (self.ike.next_deadline(), self.natt.next_deadline(), self._disguises.next_deadline())
-        return min((when for when in parts if when is not None), default=None)
+        return earliest(part.next_deadline() for part in (self.ike, self.natt, self._disguises))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""

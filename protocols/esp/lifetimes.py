@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from protocols.actions import Action
 from protocols.addr import Ip4
+from protocols.deadlines import earliest
 from protocols.esp import prior
 from protocols.esp.contacts import Contact, Inbound
 from protocols.esp.ledger import Ledger
@@ -25,8 +26,9 @@ class Lifetimes:
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
         ledger = self._ledger
-        whens = (ledger.experiments.next_deadline(), ledger.deadlines.next(), self._told.next_deadline())
-        return min((when for when in whens if when is not None), default=None)
+        return earliest(
+            (ledger.experiments.next_deadline(), ledger.deadlines.next(), self._told.next_deadline())
+        )
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""

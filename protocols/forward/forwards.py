@@ -7,6 +7,7 @@ from protocols import ipv4
 from protocols.actions import Action, Side
 from protocols.admission import Admission
 from protocols.allocator import Random
+from protocols.deadlines import earliest
 from protocols.events import ForwardEvent
 from protocols.forward.ip import IpForwards
 from protocols.forward.tcp import TcpForwards
@@ -111,8 +112,7 @@ class Forwards:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (part.next_deadline() for part in (self._tcp, self._udp, self._ip))
-        return min((when for when in deadlines if when is not None), default=None)
+        return earliest(part.next_deadline() for part in (self._tcp, self._udp, self._ip))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""

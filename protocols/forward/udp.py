@@ -19,7 +19,7 @@ from protocols.actions import Action, Drop, SessionChanged, SessionClosed, Sessi
 from protocols.addr import Ip4
 from protocols.admission import Admission
 from protocols.allocator import Random
-from protocols.deadlines import Deadlines
+from protocols.deadlines import Deadlines, earliest
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.forward.session import ForwardSession
@@ -301,8 +301,7 @@ class UdpForwards:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (self._deadlines.next(), self._disguises.next_deadline())
-        return min((when for when in deadlines if when is not None), default=None)
+        return earliest((self._deadlines.next(), self._disguises.next_deadline()))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""

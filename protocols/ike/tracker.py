@@ -19,6 +19,7 @@ from protocols import ipv4
 from protocols.actions import Action, Drop
 from protocols.addr import Ip4, contains
 from protocols.admission import Admission
+from protocols.deadlines import earliest
 from protocols.drops import Reason
 from protocols.ike import rules
 from protocols.ike.association import Association, Conversation
@@ -352,8 +353,7 @@ class IkeTracker:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (self._conversations.next_deadline(), self._holds.next_deadline())
-        return min((when for when in deadlines if when is not None), default=None)
+        return earliest((self._conversations.next_deadline(), self._holds.next_deadline()))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""

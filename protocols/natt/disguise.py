@@ -11,6 +11,7 @@ from protocols.actions import Drop
 from protocols.addr import Ip4, show_ip
 from protocols.admission import Admission
 from protocols.allocator import Random
+from protocols.deadlines import earliest
 from protocols.drops import Reason
 from protocols.ike import rules
 from protocols.ike.rules import Relation
@@ -80,8 +81,7 @@ class Disguises:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (ports.next_deadline() for ports in self._ports.values())
-        return min((when for when in deadlines if when is not None), default=None)
+        return earliest(ports.next_deadline() for ports in self._ports.values())
 
     def expire(self, *, now: float) -> None:
         """Make available the ports that have rested long enough."""

@@ -18,7 +18,7 @@ from protocols.actions import Action, Drop, SessionChanged, SessionClosed, Sessi
 from protocols.addr import Ip4, contains
 from protocols.admission import Admission
 from protocols.allocator import Random
-from protocols.deadlines import Deadlines
+from protocols.deadlines import Deadlines, earliest
 from protocols.drops import Reason
 from protocols.ike import natt, rules
 from protocols.ike.header import forwardable
@@ -347,8 +347,7 @@ class NattTracker:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (self._deadlines.next(), self._mappings.ports.next_deadline())
-        return min((when for when in deadlines if when is not None), default=None)
+        return earliest((self._deadlines.next(), self._mappings.ports.next_deadline()))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""

@@ -20,6 +20,7 @@ from protocols.actions import (
 from protocols.addr import UNSPECIFIED, Ip4, show_ip
 from protocols.admission import Admission, Route
 from protocols.allocator import CallIds, Random
+from protocols.deadlines import earliest
 from protocols.drops import Reason
 from protocols.errors import DecodeError
 from protocols.events import (
@@ -375,12 +376,7 @@ class PptpTracker:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next to be called."""
-        deadlines = (
-            self._connections.next_deadline(),
-            self.ids.next_deadline(),
-            self.orphans.next_deadline(),
-        )
-        return min((when for when in deadlines if when is not None), default=None)
+        return earliest(part.next_deadline() for part in (self._connections, self.ids, self.orphans))
 
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""
