@@ -246,9 +246,9 @@ class Peer:
     address: Ip4
     #: When all new SPIs that it may show in a second are left to it again (``after_taking``).
     spis_full: float = 0.0
-    copies: TokenBucket | None = None
     #: The same for judgements on all its open SPIs together.
     joint_full: float = 0.0
+    copies: TokenBucket | None = None
     contacts: Few[Ip4, Contact] = field(default_factory=Few)
     inbound: Few[int, Inbound] = field(default_factory=Few)
     #: Those of ``inbound`` that have no confirmed owner.

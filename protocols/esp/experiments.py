@@ -77,13 +77,14 @@ class Experiments:
 
     def _release(self, inbound: Inbound, trial: Trial, rate: float, now: float) -> list[Action]:
         held, trial.held = trial.held, []
-        if held and inbound.peer.inbound.get(inbound.spi) is not inbound:
+        if not held:
+            return []
+        if inbound.peer.inbound.get(inbound.spi) is not inbound:
             where = f"{show_ip(inbound.peer.address)} {codec.show_spi(inbound.spi)}"
             return [Drop(Reason.ESP_UNKNOWN, where)] * len(held)
         actions: list[Action] = []
         for header, packet in held:
             actions += copies.of(inbound, inbound.receivers, header, packet, rate=rate, now=now)
-        if held:
-            for evidence in inbound.evidence.values():
-                evidence.asked_last = now
+        for evidence in inbound.evidence.values():
+            evidence.asked_last = now
         return actions

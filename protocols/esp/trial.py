@@ -70,11 +70,10 @@ class Trial:
     def begin(self, round_trip: float | None, *, holds: bool, now: float) -> bool:
         """Begin the next one, unless it would tell nothing."""
         longest = _OF_ROUND_TRIP * (round_trip or 0.0)
-        self.spans = sum(span <= longest for span in SPANS)
-        if not self.spans or self.number >= _MOST_TRIALS:
-            self.spans = 0
+        spans = sum(span <= longest for span in SPANS)
+        if not spans or self.number >= _MOST_TRIALS:
             return False
-        self.began, self.holds = now, holds
+        self.began, self.holds, self.spans = now, holds, spans
         self.number += 1
         return True
 
