@@ -171,17 +171,11 @@ def _measure(ends: _Ends, way: str, carried: Callable[[], bool], rates: _Rates) 
 
     ends.caller.dial(_SERVER)
     ends.caller.connected()
-    take("PPTP", _address(ends.caller), ends.answering.inside)
+    take("PPTP", ends.caller.tunnel_address(), ends.answering.inside)
     pptp.hang_up(ends.caller)
     finished((ends.client, ends.client.up("bulk")))
     take("ESP", _CLIENT_INSIDE, _SERVER_INSIDE)
     ends.client.down("bulk")
-
-
-def _address(caller: pptp.Client) -> str:
-    """The address the caller has in its tunnel."""
-    words = caller.host.sh("ip -4 -o address show ppp0", check=True).output.split()
-    return words[words.index("inet") + 1].split("/")[0]
 
 
 def _section(rates: _Rates) -> Section:

@@ -102,6 +102,11 @@ class Client:
                 f"{self.host.name}: no encrypted tunnel; pppd's log:\n{up.output}\n{self.evidence()}"
             )
 
+    def tunnel_address(self) -> str:
+        """Return its address in the tunnel."""
+        words = self.host.sh("ip -4 -o address show ppp0", check=True).output.split()
+        return words[words.index("inet") + 1].split("/")[0]
+
     def ended(self) -> None:
         """Wait until the call has been ended by the other side."""
         self.host.sh(_wait(_NO_CALL, 20), check=True)

@@ -37,6 +37,13 @@ CLIENT_INSIDE: Final = "172.16.1."
 #: may lose none, and is judged by what crossed it.
 FEW: Final = 5
 
+#: What carries pings (pcap-filter(7)).
+ESP: Final = "esp or udp port 4500"
+GRE: Final = "ip proto gre"
+
+#: Who pings, and which inner address.
+Way = tuple[Keying | pptp.Client, str]
+
 K = TypeVar("K", bound=Keying)
 
 
@@ -102,11 +109,8 @@ class Lab(Generic[K]):
 
     def calls_stand(self) -> None:
         """Check that the PPTP calls of the beginning are there, carry data, and lose none in the gateway."""
-        with capturing(self.network.gw, "any", "ip proto gre") as capture:
-            started = [ping(one.host, self._pptp.inside, 5) for one in self._callers]
-            lost = [one.lost() for one in started]
-            all_crossed(capture, WAN_ADDRESS)
-        assert all(count <= FEW for count in lost), lost
+        with self.talking(*((one, self._pptp.inside) for one in self._callers), what=GRE):
+            pass
         assert len(self.sessions("pptp")) == len(self._callers)
 
     def end(self) -> None:
@@ -146,23 +150,20 @@ class Lab(Generic[K]):
         finally:
             self.gateway.reload(config())
 
-    def answered(self, *ways: tuple[K, str], few: int = FEW) -> None:
-        """Check that pings are answered, and that the gateway lost nothing of what it got.
-
-        Args:
-            ways: from where, and to which inner address; all at the same time.
-            few: how many answers the peers may lose, of ten each.
-        """
-        with self.crossing():
-            lost = pings(*ways)
-        assert all(count <= few for count in lost), lost
+    def answered(self, *ways: Way) -> None:
+        """Check that pings are answered, and that the gateway loses nothing of what it gets."""
+        with self.talking(*ways):
+            pass
 
     @contextmanager
-    def crossing(self) -> Iterator[None]:
-        """Check that all ESP that comes to the gateway meanwhile crosses it, whatever peers do with it."""
-        with capturing(self.network.gw, "any", "esp or udp port 4500") as capture:
+    def talking(self, *ways: Way, count: int = 10, what: str = ESP) -> Iterator[None]:
+        """The same of so many pings each, meanwhile and for as long as they take; they go as ``what``."""
+        with capturing(self.network.gw, "any", what) as capture:
+            started = [ping(one.host, target, count) for one, target in ways]
             yield
+            lost = [one.lost() for one in started]
             all_crossed(capture, WAN_ADDRESS)
+        assert all(one <= FEW * count // 10 for one in lost), lost
 
     def transfers(self, *ends: tuple[K, K], octets: int) -> None:
         """Bulk TCP through the tunnels between all these, both ways at the same time."""

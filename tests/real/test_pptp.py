@@ -146,7 +146,7 @@ def test_a_caller_outside_reaches_the_server_inside(lab: Lab, source: str, seen:
         lab.gateway.reload(config(source))
     with lab.calls(lab.caller):
         assert ping(lab.caller.host, lab.exposed.inside).lost() == 0
-        transfer(lab.exposed.host, lab.caller.host, _address_of(lab.caller), BULK).finish()
+        transfer(lab.exposed.host, lab.caller.host, lab.caller.tunnel_address(), BULK).finish()
         assert lab.exposed.clients() == [seen]
         [session] = lab.established()
         assert (session["server"], session["peer"], session["rule"]) == (EXPOSED, CALLER, "office")
@@ -242,8 +242,3 @@ def test_a_transfer_goes_on_while_its_call_moves_in_and_out_of_the_kernel(lab: L
 
 def test_no_private_address_got_out(lab: Lab) -> None:
     assert lab.network.leaked() == 0
-
-
-def _address_of(client: Client) -> str:
-    words = client.host.sh("ip -4 -o address show ppp0", check=True).output.split()
-    return words[words.index("inet") + 1].split("/")[0]
