@@ -17,7 +17,6 @@ from tests.scenarios.udpworld import (
     LAN,
     PEER,
     PEER_2,
-    SERVER,
     STAFF,
     STRANGER,
     WAN,
@@ -30,16 +29,12 @@ from tests.scenarios.udpworld import (
     Y,
     assert_nothing_left,
     esp,
-    expose,
     ike,
     marked,
     out,
     policy,
     staffed,
 )
-
-HAIRPIN = expose(SERVER, "10.0.0.0/8", "199.0.0.1")
-
 
 # -- mappings ------------------------------------------------------------------------------------------
 
