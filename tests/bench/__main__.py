@@ -20,6 +20,7 @@ from tests.bench.precedence import be_urgent, in_front
 from tests.bench.report import Report, machine
 from tests.bench.restart import Restart
 from tests.bench.setting import FULL, QUICK, Setting
+from tests.bpf.kernel import built
 
 
 def main() -> int:
@@ -39,7 +40,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the bench makes network namespaces: run it as root", file=sys.stderr)
         return 77
-    if arguments.protocol == "peers" and (why := peers.unavailable()):
+    needs = {"peers": peers.unavailable, "fastpath": built}
+    if why := needs.get(arguments.protocol, lambda: None)():
         print(why, file=sys.stderr)
         return 77
     if GENERATOR_CORE == GATEWAY_CORE:

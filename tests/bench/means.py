@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from protocols.actions import Kind, Shortcut, Side
-from protocols.addr import Ip4, parse_ip
+from protocols.addr import Ip4, parse_ip, show_ip
 from relay.fastpath.abi import Means
 from relay.fastpath.kernel import KernelFastPath
 from relay.fastpath.routes import Routes, Way
@@ -77,19 +77,17 @@ def _carried(most: Means, flows: int) -> Iterator[Contender]:
                 carrier.close()
 
 
-def _client(index: int) -> int:
-    return parse_ip(CLIENTS.split("/")[0]) + 1 + index % 65000
+def _client(index: int) -> Ip4:
+    return Ip4(parse_ip(CLIENTS.split("/")[0]) + 1 + index % 65000)
 
 
 def shortcut(index: int) -> Shortcut:
     """An outbound flow of ESP, by its number."""
     peer, spi = parse_ip(PEERS[index % len(PEERS)]), 0x1000 + index
-    client, wan = Ip4(_client(index)), parse_ip(GATEWAY_WAN)
+    client, wan = _client(index), parse_ip(GATEWAY_WAN)
     return Shortcut(Kind.ESP, 50, Side.LAN, client, peer, spi, wan, peer, spi)
 
 
 def wire(index: int) -> EspFlow:
     """Its packets."""
-    client = _client(index)
-    source = ".".join(str(client >> shift & 255) for shift in (24, 16, 8, 0))
-    return EspFlow(source, PEERS[index % len(PEERS)], 0x1000 + index)
+    return EspFlow(show_ip(_client(index)), PEERS[index % len(PEERS)], 0x1000 + index)
