@@ -234,28 +234,15 @@ class Ledger(Roll):
         if isinstance(actions, Reason):
             # Packets still go to it; the fast lane is for sessions only.
             return []
-        session, relation, peer = contact.session, contact.relation, contact.peer
+        session = contact.session
         assert session is not None
-        peer.settle(inbound)
+        contact.peer.settle(inbound)
         self.deadlines.discard(inbound)
         actions += self.experiments.end(inbound, [contact], now=now)
         rivals = [c for c in inbound.evidence if c is not contact]
         inbound.close()
         inbound.owner, inbound.confidence, inbound.confirmed_at = contact, confidence, now
-        flow = Flow(
-            source=relation.seen,
-            target=relation.host,
-            spi=inbound.spi,
-            side=self._side_of(relation),
-            sender=relation.peer,
-            addressed=session.gateway,
-            out=Side.LAN,
-            packets=inbound.packets,
-            octets=inbound.octets,
-            last_seen=inbound.arrived,
-            sequence=inbound.sequence,
-        )
-        inbound.flow = flow
+        inbound.flow = flow = self._flow(inbound, contact.relation, session.gateway)
         session.inbound = _succeed(session.inbound, flow)
         contact.inbound = (*contact.inbound, inbound)
         self._attach(contact, inbound, opening, now)
@@ -265,6 +252,22 @@ class Ledger(Roll):
         for rival in rivals:
             actions += self.refresh(rival)
         return actions
+
+    def _flow(self, inbound: Inbound, relation: Relation, gateway: Ip4) -> Flow:
+        """The flow of an SPI that has an owner; it has carried what came before."""
+        return Flow(
+            source=relation.seen,
+            target=relation.host,
+            spi=inbound.spi,
+            side=self._side_of(relation),
+            sender=relation.peer,
+            addressed=gateway,
+            out=Side.LAN,
+            packets=inbound.packets,
+            octets=inbound.octets,
+            last_seen=inbound.arrived,
+            sequence=inbound.sequence,
+        )
 
     def _attach(self, contact: Contact, inbound: Inbound, opening: Opening | None, now: float) -> None:
         # The newest that it can belong to: an older one can still be any later SPI's.
