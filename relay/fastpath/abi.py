@@ -49,6 +49,14 @@ _HOP_MTU: Final = struct.Struct("=I")
 _HOP_END: Final = struct.Struct("=I12s")
 HOP_SIZE: Final = 28
 
+#: Octets of the maps' keys and values.
+SHAPES: Final = {
+    FLOWS: (KEY.size, SLOT_INDEX.size),
+    SLOTS: (SLOT_INDEX.size, SLOT_SIZE),
+    HOPS: (SLOT_INDEX.size, HOP_SIZE),
+    LEASE: (SLOT_INDEX.size, LEASE_END.size),
+}
+
 
 class Means(IntEnum):
     """enum means."""

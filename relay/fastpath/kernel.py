@@ -71,7 +71,8 @@ class KernelFastPath:
             raise KernelError(f"it takes {' and '.join(one.name for one in lacking)}")
         self._library = library = libbpf()
         with ExitStack() as stack:
-            self._object = stack.enter_context(library.load(path, {abi.FLOWS: most, abi.SLOTS: most}))
+            sizes = {abi.FLOWS: most, abi.SLOTS: most}
+            self._object = stack.enter_context(library.load(path, sizes, abi.SHAPES))
             self._flows, self._hops = (self._object.map_fd(name) for name in (abi.FLOWS, abi.HOPS))
             self._slots = Slots(self._object.map_fd(abi.SLOTS), most)
             stack.callback(self._slots.close)

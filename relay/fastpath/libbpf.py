@@ -19,6 +19,13 @@ _LIBRARY: Final = "libbpf.so.1"
 #: What to do about a refusal.
 _MAY: Final = "it takes CAP_BPF and CAP_NET_ADMIN, and in a container a seccomp profile that allows bpf(2)"
 
+#: What to do about an object that does not belong to this version.
+_REBUILD: Final = "run contrib/fastpath in the checkout, or install vpnmasq again"
+
+#: Octets of a map's keys, and of its values.
+Shape = tuple[int, int]
+_ANY_SHAPE: Final[dict[str, Shape]] = {}
+
 # linux/bpf.h
 _BPF_ANY: Final = 0
 _BPF_LINK_CREATE: Final = 28
@@ -126,11 +133,14 @@ class Libbpf:
 
     # -- objects ---------------------------------------------------------------------------------------
 
-    def load(self, path: Path, sizes: dict[str, int]) -> "Object":
+    def load(self, path: Path, sizes: dict[str, int], shapes: dict[str, Shape] = _ANY_SHAPE) -> "Object":
         """Load an object file; ``sizes`` are the most entries of its maps, where they differ.
 
+        ``shapes``: octets of keys and values of its maps, as ``update`` and ``lookup`` are given them.
+
         Raises:
-            KernelError: the file is not one, or the kernel refuses it; with the verifier's last words.
+            KernelError: the file is not one, or is another version's, or the kernel refuses it; with the
+                verifier's last words.
         """
         self._said.clear()
         lib = self._lib
@@ -139,6 +149,8 @@ class Libbpf:
             raise self._failed(f"read {path.name}")
         loaded = Object(self, handle)
         try:
+            for name, shape in shapes.items():
+                self._check_shape(path, name, loaded.map(name), shape)
             for name, most in sizes.items():
                 lib.bpf_map__set_max_entries(ctypes.c_void_p(loaded.map(name)), ctypes.c_uint32(most))
             self._allow_any_alignment(handle)
@@ -149,6 +161,15 @@ class Libbpf:
             loaded.close()
             raise
         return loaded
+
+    def _check_shape(self, path: Path, name: str, address: int, expected: Shape) -> None:
+        """The kernel copies what the map's sizes say, whatever it is given: ours must be the same."""
+        at = ctypes.c_void_p(address)
+        found = self._lib.bpf_map__key_size(at), self._lib.bpf_map__value_size(at)
+        if found != expected:
+            has = "its map {!r} has keys and values of {} and {} octets, not {} and {}"
+            why = has.format(name, *found, *expected)
+            raise KernelError(f"{path.name} is another version's: {why}", _REBUILD)
 
     def _allow_any_alignment(self, handle: int) -> None:
         """On processors that read at any address, also where the kernel was not built for them alone.
@@ -179,7 +200,7 @@ class Libbpf:
             ctypes.c_void_p(handle), name.encode()
         )
         if not found:
-            raise KernelError(f"the object has no {what} {name!r}", "install vpnmasq again")
+            raise KernelError(f"the object has no {what} {name!r}", _REBUILD)
         return found
 
     def fd(self, what: str, address: int) -> int:

@@ -36,6 +36,13 @@ _ADDRESS: Final = struct.Struct("!I")
 #: struct tally: packets kept out, when the last one went through.
 _TALLY: Final = struct.Struct("=QQ")
 _PRESENT: Final = b"\1"
+#: Octets of the maps' keys and values: struct host, and struct network, which has a length before that.
+_HOST_SIZE: Final = _PROTOCOL.size + _ADDRESS.size
+_SHAPES: Final = {
+    "heeded": (_HOST_SIZE, len(_PRESENT)),
+    "named": (_PROTOCOL.size + _HOST_SIZE, len(_PRESENT)),
+    "tallies": (_PROTOCOL.size, _TALLY.size),
+}
 
 
 class Strangers(Protocol):
@@ -112,8 +119,8 @@ class KeptOut:
         self.reason = ""
         self._library = library = libbpf()
         with ExitStack() as stack:
-            loaded = stack.enter_context(library.load(path, {"heeded": most}))
-            self._heeded, self._named, self._tallies = map(loaded.map_fd, ("heeded", "named", "tallies"))
+            loaded = stack.enter_context(library.load(path, {"heeded": most}, _SHAPES))
+            self._heeded, self._named, self._tallies = map(loaded.map_fd, _SHAPES)
             self._program = loaded.program_fd("strangers")
             self._open = stack.pop_all()
         self._networks: dict[int, set[Network]] = {}

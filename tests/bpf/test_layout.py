@@ -9,6 +9,8 @@ import pytest
 from protocols.actions import Kind, Shortcut, Side
 from protocols.addr import Ip4
 from relay.fastpath import abi, kernel
+from relay.fastpath.kernel import KernelFastPath
+from relay.kernel import KernelError
 
 _STRUCT: Final = 4  # BTF_KIND_STRUCT
 
@@ -97,3 +99,18 @@ def test_a_hop(types: Types) -> None:
     assert int.from_bytes(hop[at["mtu"] :][:4], "little") == 1500
     assert int.from_bytes(hop[at["means"] :][:4], "little") == abi.Means.PEER
     assert hop[at["header"] :][:12] == b"targetsource"
+
+
+@pytest.mark.parametrize("more", [(4, 0), (0, 4)], ids=["key", "value"])
+@pytest.mark.parametrize("name", abi.SHAPES)
+def test_an_object_with_maps_of_other_sizes_is_refused_with_a_remedy(
+    name: str, more: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one is that was compiled before the checkout was updated."""
+    key, value = abi.SHAPES[name]
+    ours = key + more[0], value + more[1]
+    monkeypatch.setitem(abi.SHAPES, name, ours)
+    said = f"'{name}' has keys and values of {key} and {value} octets, not {ours[0]} and {ours[1]}"
+    with pytest.raises(KernelError, match=f"vpnmasq.bpf.o is another version's: its map {said}") as refused:
+        KernelFastPath(64, instance="test")
+    assert "run contrib/fastpath" in refused.value.remedy

@@ -148,6 +148,10 @@ def test_without_the_program_everybody_is_welcome(tmp_path: Path, monkeypatch: p
     broken.write_bytes(b"no object")
     with pytest.raises(KernelError):
         KeptOut(16, broken)
+    with monkeypatch.context() as other:
+        other.setitem(strangers._SHAPES, "named", (8, 1))
+        with pytest.raises(KernelError, match="'named' has keys and values of 12 and 1 octets, not 8 and 1"):
+            KeptOut(16)
 
     def unable(_most: int) -> KeptOut:
         raise KernelError("no room in the kernel")
