@@ -30,6 +30,7 @@ _PATIENCE: Final = 240
 #: What attaching by clsact takes, and what the tests of the program make besides.
 _CLSACT: Final = "sch_ingress cls_bpf"
 _LINKS: Final = "tun 8021q"
+_SHAPING: Final = "cls_u32"
 
 _GATEWAY: Final = "10.0.0.2"
 _CALLER: Final = "10.0.0.3"
@@ -63,10 +64,12 @@ allow = ["any"]
 [state]
 directory = ""
 """
+_PYTEST: Final = ".venv/bin/python -m pytest -q -rs -p no:cacheprovider"
 #: Without what is about routes and neighbours, with a network for each test: that takes minutes here.
-_PYTEST: Final = (
-    ".venv/bin/python -m pytest -q -rs -p no:cacheprovider --ignore=tests/bpf/test_ways.py"
-    " --ignore=tests/bpf/test_neighbours.py"
+_QUICK: Final = "tests/bpf --ignore=tests/bpf/test_ways.py --ignore=tests/bpf/test_neighbours.py"
+#: … but for these.
+_NEXT_HOPS: Final = (
+    "tests/bpf/test_neighbours.py -k 'kernel_is_sure or stands_at or another_address_is_followed'"
 )
 _VPNMASQ: Final = ".venv/bin/python -m relay"
 
@@ -215,11 +218,17 @@ def test_what_a_service_may_do_is_enough_to_load_programs(old: Old) -> None:
 def test_all_that_the_program_does_it_does_there(old: Old) -> None:
     old.sh(f"modprobe -a {_CLSACT} {_LINKS}")
     choice = "" if old.tcx else "-k 'not tcx'"
-    done = old.sh(f"{_PYTEST} {choice} tests/bpf")
+    done = old.sh(f"{_PYTEST} {choice} {_QUICK}")
     assert "no VLANs" not in done, done
     passed = re.search(r"(\d+) passed", done)
     assert passed is not None
     assert int(passed[1]) > 100, done
+
+
+def test_next_hops_are_reached_by_all_means_there(old: Old) -> None:
+    old.sh(f"modprobe -a {_CLSACT} {_SHAPING}")
+    done = old.sh(f"{_PYTEST} {_NEXT_HOPS}")
+    assert re.match(r"\.{4} ", done), done
 
 
 def test_the_daemon_hands_flows_over_and_leaves_no_qdisc(old: Old) -> None:
