@@ -50,6 +50,9 @@ class FastPath(Protocol):
     def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
         """So have neighbours, by interface and address; None: any may have."""
 
+    def look_at_ways(self) -> None:
+        """See whether packets are to leave otherwise for a reason of which the kernel gives no word."""
+
     def follow(self) -> bool:
         """Take some flows to their new ways; whether there are others left."""
 

@@ -6,7 +6,7 @@ from the sockets: so the kernel overtakes none of them, but for those that come 
 
 import asyncio
 from collections.abc import Callable
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
@@ -20,6 +20,9 @@ from relay.kernel import KernelError
 from relay.wakeup import Ticker
 
 _log = structlog.get_logger("vpnmasq")
+
+#: Seconds between two looks at what the kernel gives no word of; each may have to wait for who changes links.
+_WAYS: Final = 1.0
 
 
 def choose(mode: str, most: int, *, instance: str) -> FastPath:
@@ -65,6 +68,7 @@ class Handover:
         self._subscription = None if fastpath.reason else subscription(ROUTES)
         self._neighbours = None if fastpath.reason else subscription(NEIGHBOURS)
         self._ticker = Ticker(1 / LOOKS, self.look)
+        self._ways = Ticker(_WAYS, fastpath.look_at_ways)
         #: The interfaces whose packets it sees, and why it does not see those of others.
         self._attached: dict[str, Side] = {}
         self._problems: dict[str, tuple[Side, str]] = {}
@@ -73,6 +77,7 @@ class Handover:
         if self._subscription is not None:
             self._loop.add_reader(self._subscription.fileno(), self._rerouted)
             self._ticker.__enter__()
+            self._ways.__enter__()
         if self._neighbours is not None:
             self._loop.add_reader(self._neighbours.fileno(), self._neighbours_changed)
         return self
@@ -81,6 +86,7 @@ class Handover:
         self._pending.clear()
         if self._subscription is not None:
             self._ticker.__exit__()
+            self._ways.__exit__()
             self._loop.remove_reader(self._subscription.fileno())
             self._subscription.close()
         if self._neighbours is not None:

@@ -203,6 +203,10 @@ class KernelFastPath:
         """As FastPath."""
         self._ways.neighbours_changed(changed)
 
+    def look_at_ways(self) -> None:
+        """As FastPath."""
+        self._ways.look()
+
     def follow(self) -> bool:
         """As FastPath."""
         return self._ways.follow()

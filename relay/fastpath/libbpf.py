@@ -28,8 +28,10 @@ _ANY_SHAPE: Final[dict[str, Shape]] = {}
 
 # linux/bpf.h
 _BPF_ANY: Final = 0
+_BPF_PROG_QUERY: Final = 16
 _BPF_LINK_CREATE: Final = 28
 _BPF_TCX_INGRESS: Final = 46
+_BPF_TCX_EGRESS: Final = 47
 _BPF_F_ANY_ALIGNMENT: Final = 2
 
 # bpf/libbpf.h: enum bpf_tc_attach_point
@@ -88,6 +90,21 @@ class _LinkCreate(ctypes.Structure):
         ("relative_fd", ctypes.c_uint32),
         ("padding", ctypes.c_uint32),
         ("expected_revision", ctypes.c_uint64),
+    )
+
+
+class _Query(ctypes.Structure):
+    """The part that BPF_PROG_QUERY reads and writes for TCX; without lists to fill, it counts only."""
+
+    _fields_ = (
+        ("target_ifindex", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32 * 2),
+        ("programs", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+        ("lists", ctypes.c_uint64 * 3),
+        ("revision", ctypes.c_uint64),
     )
 
 
@@ -233,17 +250,34 @@ class Libbpf:
         Raises:
             OSError: EINVAL where the kernel has no TCX (before 6.6).
         """
+        attr = _LinkCreate(prog_fd=program, target_ifindex=interface, attach_type=_BPF_TCX_INGRESS)
+        return self._call(_BPF_LINK_CREATE, attr)
+
+    def has_egress_program(self, interface: int) -> bool:
+        """Whether any program is attached to an interface's egress by TCX; also True when none can tell."""
+        attr = _Query(target_ifindex=interface, attach_type=_BPF_TCX_EGRESS)
+        try:
+            self._call(_BPF_PROG_QUERY, attr)
+        except OSError as error:
+            return error.errno != errno.EINVAL  # the kernel has no TCX
+        return bool(attr.count)
+
+    def _call(self, command: int, attr: ctypes.Structure) -> int:
+        """bpf(2) itself.
+
+        Raises:
+            OSError: the kernel refuses; EOPNOTSUPP where we do not know how to ask it.
+        """
         number = _NUMBERS.get(os.uname().machine)
         if number is None:
-            raise OSError(errno.EINVAL, "the number of bpf(2) is not known for this machine")
-        attr = _LinkCreate(prog_fd=program, target_ifindex=interface, attach_type=_BPF_TCX_INGRESS)
-        fd: int = self._libc.syscall(
-            ctypes.c_long(number), _BPF_LINK_CREATE, ctypes.byref(attr), ctypes.sizeof(attr)
+            raise OSError(errno.EOPNOTSUPP, "the number of bpf(2) is not known for this machine")
+        done: int = self._libc.syscall(
+            ctypes.c_long(number), command, ctypes.byref(attr), ctypes.sizeof(attr)
         )
-        if fd < 0:
+        if done < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-        return fd
+        return done
 
     def make_hook(self, interface: int) -> bool:
         """Give an interface a clsact qdisc; False when it has one.

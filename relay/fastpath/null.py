@@ -29,6 +29,9 @@ class NullFastPath:
     def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
         """Nothing to reach otherwise."""
 
+    def look_at_ways(self) -> None:
+        """Nothing to reach otherwise."""
+
     def follow(self) -> bool:
         """Nothing to take elsewhere."""
         return False

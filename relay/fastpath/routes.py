@@ -14,6 +14,7 @@ from typing import Final
 from protocols.addr import Ip4
 from relay.fastpath import abi
 from relay.fastpath.filters import EGRESS, any_filter
+from relay.fastpath.libbpf import libbpf
 
 # linux/rtnetlink.h, linux/netlink.h, linux/if_link.h, linux/neighbour.h
 _RTM_GETLINK: Final = 18
@@ -83,6 +84,8 @@ class Routes:
         self._socket.settimeout(1.0)
         self._number = 0
         self._mtus: dict[int, int] = {}
+        #: By interface, whether a program stood at its egress when that mattered last.
+        self._programmed: dict[int, bool] = {}
 
     def way(self, destination: Ip4) -> Way:
         """The way to a destination, by the routing of now; NO_WAY if there is none, or it ends here."""
@@ -105,6 +108,7 @@ class Routes:
     def forget(self) -> None:
         """Something has changed: ask anew what was remembered of interfaces."""
         self._mtus.clear()
+        self._programmed.clear()
 
     def _mtu(self, interface: int) -> int:
         mtu = self._mtus.get(interface)
@@ -136,7 +140,26 @@ class Routes:
         header = target + about.get(_IFLA_ADDRESS, b"")
         if len(header) != _HEADER_SIZE:
             return none
-        return abi.Means.PEER if _is_pair(about, way.interface) else abi.Means.HEADER, header
+        return abi.Means.PEER if self._is_pair(about, way.interface) else abi.Means.HEADER, header
+
+    def _is_pair(self, link: dict[int, bytes], interface: int) -> bool:
+        """Whether packets may go on at a veth's other end: in another namespace, with nothing in between."""
+        kind = _attributes(link.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")
+        direct = kind.rstrip(b"\0") == b"veth" and _IFLA_LINK_NETNSID in link
+        unshaped = link.get(_IFLA_QDISC, b"").rstrip(b"\0") == b"noqueue"
+        if not direct or not unshaped or any_filter(interface, EGRESS):
+            return False
+        self._programmed[interface] = libbpf().has_egress_program(interface)
+        return not self._programmed[interface]
+
+    def reprogrammed(self) -> set[int]:
+        """Interfaces at whose egress a program has come or gone since, of which the kernel gives no word."""
+        asked = self._programmed.items()
+        changed = {
+            number: before for number, before in asked if libbpf().has_egress_program(number) != before
+        }
+        self._programmed |= {number: not before for number, before in changed.items()}
+        return set(changed)
 
     def has_ethernet(self, interface: int) -> bool | None:
         """Whether packets on an interface begin with an Ethernet header; None: with anything else but IP."""
@@ -160,14 +183,6 @@ class Routes:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-
-def _is_pair(link: dict[int, bytes], interface: int) -> bool:
-    """Whether packets may go on at a veth's other end: in another namespace, with nothing in between."""
-    kind = _attributes(link.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")
-    direct = kind.rstrip(b"\0") == b"veth" and _IFLA_LINK_NETNSID in link
-    unshaped = link.get(_IFLA_QDISC, b"").rstrip(b"\0") == b"noqueue"
-    return direct and unshaped and not any_filter(interface, EGRESS)
 
 
 def subscription(groups: int) -> socket.socket:

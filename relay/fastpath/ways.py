@@ -77,6 +77,13 @@ class Ways:
             if way.gateway and (changed is None or (way.interface, way.gateway) in changed):
                 self._write(number, way)
 
+    def look(self) -> None:
+        """Follow what the kernel does not tell."""
+        changed = self._routes.reprogrammed()
+        for way, number in self._numbers.items():
+            if way.gateway and way.interface in changed:
+                self._write(number, way)
+
     def follow(self) -> bool:
         """Look up some more destinations; whether there are others left."""
         targets = [] if self._stale is None else list(islice(self._stale, _SLICE))

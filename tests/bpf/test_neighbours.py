@@ -12,6 +12,7 @@ from protocols.addr import Ip4, parse_ip
 from relay.fastpath import abi, ways
 from relay.fastpath.kernel import KernelFastPath
 from relay.fastpath.routes import NEIGHBOURS, heard_of, subscription
+from tests.bpf.egress import dropping
 from tests.bpf.flows import CLIENT, GATEWAY, PEER, SHORTCUTS
 from tests.bpf.test_rewrites import with_sum
 from tests.bpf.test_ways import Follower, following
@@ -101,6 +102,28 @@ def test_what_stands_at_the_way_out_is_not_gone_round(wired: Wires, change: str,
         wired.gateway.sh(back)
         follower.follow()
         assert way_out(follower.fastpath)[0] == abi.Means.PEER
+
+
+def test_a_program_at_the_way_out_is_not_gone_round(wired: Wires) -> None:
+    """Of one that is attached by TCX the kernel gives no word."""
+    with following(wired) as follower, host(wired.client, 50) as client, host(wired.peer, 50) as peer:
+
+        def look() -> int:
+            with wired.gateway.entered():
+                follower.fastpath.look_at_ways()
+            return way_out(follower.fastpath)[0]
+
+        sure(wired, follower)
+        assert look() == abi.Means.PEER
+        with dropping(wired.gateway, "eth1"):
+            assert look() == abi.Means.HEADER
+            for number in SOME:
+                client.send(numbered("esp", Side.LAN, number))
+            assert peer.nothing()
+            sure(wired, follower)
+            assert look() == abi.Means.HEADER
+        assert look() == abi.Means.PEER
+        wired.passes("esp", SOME)
 
 
 @pytest.mark.parametrize("kind", SHORTCUTS)

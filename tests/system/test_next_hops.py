@@ -14,6 +14,7 @@ import pytest
 
 from relay.fastpath import abi
 from relay.fastpath.libbpf import libbpf
+from tests.bpf.egress import dropping
 from tests.bpf.kernel import built
 from tests.netns import Namespace
 from tests.system.control import Tunnel
@@ -249,5 +250,15 @@ def test_a_filter_at_the_way_out_is_not_gone_round_from_when_it_comes_to_when_it
     line.becomes(abi.Means.HEADER)
     assert line.talks() >= SOME
     line.gateway.sh("tc filter del dev eth1 egress")
+    line.becomes(abi.Means.PEER)
+    assert line.talks() < SOME
+
+
+def test_a_program_at_the_way_out_is_not_gone_round_though_the_kernel_tells_nobody_of_it(line: Line) -> None:
+    line.know("permanent")
+    line.becomes(abi.Means.PEER)
+    with dropping(line.gateway, "eth1"):
+        line.becomes(abi.Means.HEADER)
+        assert line.lost()
     line.becomes(abi.Means.PEER)
     assert line.talks() < SOME
