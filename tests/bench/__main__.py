@@ -15,6 +15,7 @@ from tests.bench.fastpath import FastPath
 from tests.bench.forward import Forward
 from tests.bench.generator import generator
 from tests.bench.ipsec import Ipsec
+from tests.bench.native import Native
 from tests.bench.pptp import Pptp
 from tests.bench.precedence import be_urgent, in_front
 from tests.bench.report import Report, machine
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument(
         "protocol",
         nargs="?",
-        choices=["pptp", "ipsec", "forward", "fastpath", "address", "restart", "peers"],
+        choices=["pptp", "ipsec", "forward", "fastpath", "address", "restart", "peers", "xdp"],
         default="pptp",
     )
     parser.add_argument("--quick", action="store_true", help="under a minute, fewer sessions, rougher")
@@ -40,7 +41,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the bench makes network namespaces: run it as root", file=sys.stderr)
         return 77
-    needs = {"peers": peers.unavailable, "fastpath": built}
+    needs = {"peers": peers.unavailable, "fastpath": built, "xdp": built}
     if why := needs.get(arguments.protocol, lambda: None)():
         print(why, file=sys.stderr)
         return 77
@@ -69,6 +70,8 @@ def _measure(arguments: argparse.Namespace) -> int:
             Address(setting, ends).run(report)
         elif arguments.protocol == "fastpath":
             FastPath(setting, ends).run(report)
+        elif arguments.protocol == "xdp":
+            Native(setting, ends).run(report)
         elif arguments.protocol == "restart":
             Restart(setting, ends).run(report)
         elif arguments.protocol == "peers":

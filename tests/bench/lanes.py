@@ -144,6 +144,15 @@ class Lane:
         used = after[4] - before[4]
         return Sample(sent.rate, arrived, lost, received, used / max(received * passed, 1.0))
 
+    def all_of(self, rate: float, seconds: float) -> tuple[int, int, int]:
+        """Offer that and wait until it is through: packets sent, and those that arrived and were received."""
+        before = self._read()
+        self._generator.start(self._load, rate, seconds)
+        sent = self._generator.finish()
+        time.sleep(WARM_UP)
+        after = self._read()
+        return sent.packets, after[1] - before[1], after[3] - before[3]
+
     def close(self) -> None:
         """Close the counters."""
         for counter in (self._entry, self._exit, self._drops):

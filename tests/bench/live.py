@@ -4,13 +4,16 @@ A program (xdp/frames.bpf.c) is run as often as time allows, and each run sends 
 is due, none. The gateway takes them in as from a network card: in its driver, out of a pool of pages.
 """
 
+import contextlib
 import ctypes
 import errno
 import functools
+import os
 import signal
 import socket
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +40,25 @@ def take_in(namespace: str, interface: str) -> None:
     sh_in(namespace, "ethtool", "-K", interface, "gro", "on")
 
 
+def work_on(core: int, namespace: str, interface: str) -> None:
+    """Have a veth's driver, programs of XDP included, do its work on a core: by a thread that stays there."""
+    take_in(namespace, interface)
+    before = _workers()
+    sh_in(namespace, "sh", "-c", f"echo 1 > /sys/class/net/{interface}/threaded")
+    for pid in _workers() - before:
+        os.sched_setaffinity(pid, {core})
+
+
+def _workers() -> set[int]:
+    """The kernel's threads of all drivers."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may end meanwhile
+            if (process / "comm").read_text().startswith("napi/"):
+                found.add(int(process.name))
+    return found
+
+
 class LiveLoad:
     """Frames ready to go out of one interface, round and round; all are of one size, and end in zeros.
 
@@ -50,10 +72,8 @@ class LiveLoad:
         with inside(namespace):
             self._interface = socket.if_nametoindex(interface)
         self._count = len(frames)
-        with tempfile.TemporaryDirectory(prefix="vpnmasq-bench-") as directory:
-            into = Path(directory) / "frames.bpf.o"
-            into.write_bytes(_program())
-            self._object = libbpf().load(into, {"heads": len(frames)})
+        with compiled(_SOURCE) as program:
+            self._object = libbpf().load(program, {"heads": len(frames)})
         self._loads = self._object.map_fd("loads")
         heads = self._object.map_fd("heads")
         for index, frame in enumerate(frames):
@@ -89,10 +109,23 @@ class LiveLoad:
         self._object.close()
 
 
-@functools.cache
-def _program() -> bytes:
+@contextlib.contextmanager
+def compiled(source: Path) -> Iterator[Path]:
+    """A program of the bench's own, ready to be loaded.
+
+    Raises:
+        RuntimeError: it cannot be compiled here.
+    """
     with tempfile.TemporaryDirectory(prefix="vpnmasq-bench-") as directory:
-        into = Path(directory) / _SOURCE.with_suffix(".o").name
-        if problem := builder().compile_program(_SOURCE, into):
-            raise RuntimeError(f"the generator's program cannot be compiled: {problem}")
+        into = Path(directory) / source.with_suffix(".o").name
+        into.write_bytes(_program(source))
+        yield into
+
+
+@functools.cache
+def _program(source: Path) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="vpnmasq-bench-") as directory:
+        into = Path(directory) / source.with_suffix(".o").name
+        if problem := builder().compile_program(source, into):
+            raise RuntimeError(f"{source.name} cannot be compiled: {problem}")
         return into.read_bytes()

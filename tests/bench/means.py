@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from protocols.actions import Kind, Shortcut, Side
 from protocols.addr import Ip4, parse_ip, show_ip
 from relay.fastpath.abi import Means
-from relay.fastpath.kernel import KernelFastPath
+from relay.fastpath.kernel import OBJECT, KernelFastPath
 from relay.fastpath.routes import Routes, Way
 from tests.bench import contenders
 from tests.bench.contenders import Contender
@@ -16,7 +17,7 @@ from tests.bench.netns import inside
 from tests.bench.packets import EspFlow
 from tests.bench.report import Result, Section, thousands
 from tests.bench.setting import SIZES, Setting
-from tests.bench.topology import CLIENTS, GATEWAY_WAN, PEERS
+from tests.bench.topology import CLIENTS, GATEWAY_WAN, PEERS, Row
 from tests.bench.tunnels import Tunnel
 
 _TITLES: Final = {
@@ -61,20 +62,28 @@ def means(setting: Setting, flows: int) -> Section:
 
 @contextlib.contextmanager
 def _carried(most: Means, flows: int) -> Iterator[Contender]:
-    with contenders.plain(f"means{most}") as contender, contextlib.ExitStack() as stack:
+    with contenders.plain(f"means{most}") as contender, carrier(contender.row, most, flows) as fastpath:
         with inside(contender.row.gateway):
-            carrier = KernelFastPath(flows, instance=f"bench-means{most}")
+            fastpath.attach("eth0", Side.LAN)
+        for index in range(flows):
+            fastpath.offload(index, shortcut(index))
+        yield contender
+
+
+@contextlib.contextmanager
+def carrier(row: Row, most: Means, flows: int, path: Path = OBJECT) -> Iterator[KernelFastPath]:
+    """A fast path in a row's gateway, with room for so many flows, that has no better means than this one."""
+    with contextlib.ExitStack() as stack:
+        with inside(row.gateway):
+            fastpath = KernelFastPath(flows, instance=row.gateway, path=path)
             limited: Any = stack.enter_context(contextlib.closing(_Limited(most)))
-            carrier._routes = limited
-            carrier._ways._routes = limited
-            carrier.attach("eth0", Side.LAN)
-            for index in range(flows):
-                carrier.offload(index, shortcut(index))
+        fastpath._routes = limited
+        fastpath._ways._routes = limited
         try:
-            yield contender
+            yield fastpath
         finally:
-            with inside(contender.row.gateway):
-                carrier.close()
+            with inside(row.gateway):
+                fastpath.close()
 
 
 def _client(index: int) -> Ip4:

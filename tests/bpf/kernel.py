@@ -83,11 +83,12 @@ class Context(ctypes.Structure):
 
 @dataclass
 class Ran:
-    """What a run came to: the verdict, the packet as it is then, and nanoseconds."""
+    """What a run came to: the verdict, the packet as it is then, nanoseconds; and the frame around it."""
 
     verdict: int
     packet: bytes
     duration: int
+    frame: bytes
 
 
 class FixedWays:
@@ -130,13 +131,14 @@ class Program:
         frame: bytes = ETHERNET,
         repeat: int = 1,
         context: Context | None = None,
+        name: str = "",
     ) -> Ran:
-        """Have a packet arrive in an Ethernet frame, and see what leaves, without the frame."""
+        """Have a packet arrive in an Ethernet frame, and see what leaves; ``name``: of another program."""
         data = frame + packet
         out = ctypes.create_string_buffer(len(data) + 64)
         source = ctypes.create_string_buffer(data, len(data))
         attr = TestRun(
-            prog_fd=self.fastpath._object.program_fd(abi.PROGRAMS[side, True]),
+            prog_fd=self.fastpath._object.program_fd(name or abi.PROGRAMS[side, True]),
             data_size_in=len(data),
             data_size_out=len(out),
             data_in=ctypes.addressof(source),
@@ -146,13 +148,14 @@ class Program:
         if context is not None:
             attr.ctx_size_in, attr.ctx_in = ctypes.sizeof(context), ctypes.addressof(context)
         attr.run()
-        return Ran(attr.retval, out.raw[len(frame) : attr.data_size_out], attr.duration)
+        size = len(frame)
+        return Ran(attr.retval, out.raw[size : attr.data_size_out], attr.duration, out.raw[:size])
 
 
 @contextlib.contextmanager
-def loaded(most: int = 64, way: Way | None = None) -> Iterator[Program]:
+def loaded(most: int = 64, way: Way | None = None, path: Path = kernel.OBJECT) -> Iterator[Program]:
     """The program, with room for so many flows; all of which leave by one way."""
-    fastpath = KernelFastPath(most, instance="test")
+    fastpath = KernelFastPath(most, instance="test", path=path)
     fixed: Any = FixedWays(way or Way(1, 0, MTU))
     fastpath._ways._routes = fixed
     try:
