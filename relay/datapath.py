@@ -139,34 +139,14 @@ class Datapath:
     # -- packets ---------------------------------------------------------------------------------------
 
     def reader(self, name: str, sock: socket.socket, side: Side, *, batch: int) -> Callable[[], int]:
-        """A callback for ``loop.add_reader``: takes ``batch`` packets at a time to the core.
-
-        To be ``released`` when the socket is closed.
-        """
+        """A callback for ``loop.add_reader``: takes ``batch`` packets at once, until ``released``."""
         judge = self.gateway.from_wan if side is Side.WAN else self.gateway.from_lan
         keep = partial(self._keep, name, side)
-        inbox, outbox = Inbox(sock, batch), Outbox(self.sender, batch)
-        buffers, addresses, lengths = inbox.buffers, inbox.addresses, inbox.lengths
-        receive, add, clock = inbox.receive, outbox.add, self.clock
         count = self.counts.setdefault(name, SocketCount())
-        slots: list[int] = []
-        recovery = self.recovery
-
-        def send() -> None:
-            outbox.flush(unsent)
-            recovery.sent(len(slots))
-            slots.clear()
-
-        def unsent(number: int, code: int) -> None:
-            slot = slots[number]
-            if code == errno.EMSGSIZE:
-                mtu = path_mtu(show_ip(outbox.destination(number)))
-                self.perform(self.gateway.too_big(buffers[slot], lengths[slot], mtu=mtu, now=clock()))
-                return
-            if code not in TRANSIENT:
-                raise OSError(code, os.strerror(code))
-            count.send_failures += 1
-            self.gateway.drops[Reason.SEND_FAILED] += 1
+        inbox = Inbox(sock, batch)
+        buffers, addresses, lengths = inbox.buffers, inbox.addresses, inbox.lengths
+        receive, clock = inbox.receive, self.clock
+        add, slots, send = self._sending(inbox, batch, count)
 
         def drain() -> int:
             now, acted = clock(), False
@@ -196,6 +176,32 @@ class Datapath:
         self._drains[name] = drain
         self._entries[name] = judge
         return drain
+
+    def _sending(
+        self, inbox: Inbox, batch: int, count: SocketCount
+    ) -> tuple[Callable[[int, int, int], None], list[int], Callable[[], None]]:
+        """How a reader sends: ``Outbox.add``, the slots of what was added, and what sends that."""
+        outbox = Outbox(self.sender, batch)
+        slots: list[int] = []
+        recovery = self.recovery
+
+        def send() -> None:
+            outbox.flush(unsent)
+            recovery.sent(len(slots))
+            slots.clear()
+
+        def unsent(number: int, code: int) -> None:
+            if code == errno.EMSGSIZE:
+                slot, mtu = slots[number], path_mtu(show_ip(outbox.destination(number)))
+                buffer, length = inbox.buffers[slot], inbox.lengths[slot]
+                self.perform(self.gateway.too_big(buffer, length, mtu=mtu, now=self.clock()))
+                return
+            if code not in TRANSIENT:
+                raise OSError(code, os.strerror(code))
+            count.send_failures += 1
+            self.gateway.drops[Reason.SEND_FAILED] += 1
+
+        return outbox.add, slots, send
 
     def _keep(
         self, name: str, side: Side, buffer: bytearray, length: int, *, now: float
