@@ -156,8 +156,7 @@ class UdpLane:
         if found:
             old, new = _pseudo(quote, at), _pseudo(packet, at)
             _word.pack_into(packet, at + _UDP_CHECKSUM_AT, update(found, old, new) or 0xFFFF)
-        out = Side.LAN if flow.side is Side.WAN else Side.WAN
-        return Sent(flow.side, flow.sender[0], flow.addressed[0], flow.target[0], out, bytes(packet))
+        return Sent(flow.side, flow.sender[0], flow.addressed[0], flow.target[0], flow.out, bytes(packet))
 
     def restored(self, packet: bytes, at: int) -> bytes | None:
         """As Lane."""

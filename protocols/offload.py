@@ -40,9 +40,9 @@ class _Offer:
     """A flow that is sure, or was until a moment ago."""
 
     flow: Offered
-    session: Session
-    #: What all flows of its direction have carried in the kernel.
-    total: Traffic
+    sessions: tuple[Session, ...]
+    #: What all flows of its direction have carried in the kernel, for each of the sessions.
+    totals: tuple[Traffic, ...]
     wanted: bool = True
     #: While the kernel carries it.
     number: int | None = None
@@ -71,15 +71,15 @@ class Offloads:
         self._open: dict[_Offer, None] = {}
         self._numbers = itertools.count(1)
 
-    def offer(self, flow: Offered, session: Session) -> None:
-        """The flow is sure, and counts for this session."""
+    def offer(self, flow: Offered, *sessions: Session) -> None:
+        """The flow is sure, and counts for these sessions: one, or both of a hairpin's."""
         if self._read is None:
             return
         found = self._offers.get(id(flow))
         if found is None:
-            outbound = flow.shortcut.sender == session.inside
-            total = self.outbound if outbound else self.inbound
-            found = self._offers[id(flow)] = _Offer(flow, session, total)
+            sender = flow.shortcut.sender
+            totals = tuple(self.outbound if sender == s.inside else self.inbound for s in sessions)
+            found = self._offers[id(flow)] = _Offer(flow, sessions, totals)
         found.wanted = True
         self._open[found] = None
 
@@ -119,7 +119,7 @@ class Offloads:
         new: list[Offload | Unload] = []
         gone: list[Offload | Unload] = []
         for offer in opened:
-            carry = offer.wanted and not self._kept_out(offer.session.rule)
+            carry = offer.wanted and not any(self._kept_out(session.rule) for session in offer.sessions)
             if not carry and offer.number is not None:
                 self._refresh(offer)
                 gone.append(Unload(offer.number))
@@ -127,7 +127,8 @@ class Offloads:
             elif carry and offer.number is None:
                 offer.number = next(self._numbers)
                 offer.packets = offer.octets = 0
-                offer.session.offloaded += 1
+                for session in offer.sessions:
+                    session.offloaded += 1
                 self._carried[offer.number] = offer
                 new.append(Offload(offer.number, offer.flow.shortcut))
             if not offer.wanted:
@@ -155,7 +156,8 @@ class Offloads:
         assert offer.number is not None
         del self._carried[offer.number]
         offer.number = None
-        offer.session.offloaded -= 1
+        for session in offer.sessions:
+            session.offloaded -= 1
 
     @staticmethod
     def _count(offer: _Offer, carried: Carried) -> None:
@@ -164,5 +166,6 @@ class Offloads:
             return
         more, longer = packets - offer.packets, octets - offer.octets
         offer.flow.add(more, longer, last_seen, sequence)
-        offer.total.add(more, longer, last_seen)
+        for total in offer.totals:
+            total.add(more, longer, last_seen)
         offer.packets, offer.octets = packets, octets

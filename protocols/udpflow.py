@@ -23,6 +23,7 @@ from protocols.ike.conversations import Alive
 from protocols.ike.header import forwardable
 from protocols.ike.tracker import IkeTracker, Observe
 from protocols.natt.disguise import Disguises
+from protocols.natt.mapping import Talk
 from protocols.natt.tracker import NattTracker
 from protocols.offload import Offloads
 from protocols.registry import SessionRegistry
@@ -135,18 +136,22 @@ class IpsecUdp:
         relation = rules.from_peer(self._admission, addressed)
         return relation is None or relation.host != host
 
-    def _inbound(self, header: ipv4.Header, datagram: Datagram, peer: Ip4, now: float) -> list[Action]:
+    def _inbound(
+        self, header: ipv4.Header, datagram: Datagram, peer: Ip4, now: float, sender: Talk | None = None
+    ) -> list[Action]:
         if datagram.target[1] != ike.PORT:
-            return self.natt.inbound(header, datagram, peer, now)
+            return self.natt.inbound(header, datagram, peer, now, sender)
         return self.ike.inbound(header, datagram, forwardable(datagram.payload), peer, now)
 
-    def _onward(self, header: ipv4.Header, datagram: Datagram, now: float) -> list[Action]:
-        """Send a datagram out, or in again if it is for an address of ours."""
+    def _onward(
+        self, header: ipv4.Header, datagram: Datagram, now: float, sender: Talk | None = None
+    ) -> list[Action]:
+        """Send a datagram out, or in again if it is for us; ``sender``: the talk it is of, by ports."""
         wan = self._admission.addresses.wan
         if datagram.target[0] != wan:
             return [datagram.forwarded(header)]
         peer = self.natt.owner(datagram.source[1]) or wan
-        return self._inbound(header, datagram, peer, now)
+        return self._inbound(header, datagram, peer, now, sender)
 
     # -- across a restart ------------------------------------------------------------------------------
 
@@ -165,6 +170,7 @@ class IpsecUdp:
             "ports": self.natt.adopt_ports,
             "former": self.natt.adopt_former,
             "mapping": self.natt.adopt,
+            "hairpins": self.natt.adopt_hairpins,
             "disguises": self._disguises.adopt,
         }
         takers[kind](*record)

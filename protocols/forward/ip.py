@@ -95,7 +95,7 @@ class IpForwards:
             flow = talk.flows[outbound] = self._flow(talk, outbound=outbound)
             self.flows.add(flow)
             self.flows.offer(flow, session)
-            if len(talk.flows) > 1:
+            if len(talk.flows) > 1 and session.state is State.CONNECTING:
                 session.state = State.ESTABLISHED
                 actions.append(SessionChanged(session))
         traffic = flow.traffic
@@ -204,6 +204,7 @@ class IpForwards:
         """End what the rules and addresses of now do not allow."""
         actions: list[Action] = []
         if waits(self._admission):
+            self._rest()
             return actions
         for talk in list(self._talks.values()):
             again = renewed(self._admission, talk.way)
@@ -216,6 +217,13 @@ class IpForwards:
                 talk.session.rule = again.rule.name
                 self._deadlines.file(talk, max(now, talk.session.idle_since() + self._timers.ip))
         return actions
+
+    def _rest(self) -> None:
+        """Let no data pass while we have no address: to whom what is sent to it now belongs, nobody knows."""
+        for talk in self._talks.values():
+            for flow in talk.flows.values():
+                self.flows.remove(flow)
+            talk.flows.clear()
 
     # -- across a restart ------------------------------------------------------------------------------
 

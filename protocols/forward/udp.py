@@ -16,7 +16,7 @@ from typing import Any
 
 from protocols import ipv4
 from protocols.actions import Action, Drop, SessionChanged, SessionClosed, SessionOpened, Side
-from protocols.addr import Ip4
+from protocols.addr import Ip4, contains
 from protocols.admission import Admission
 from protocols.allocator import Random
 from protocols.deadlines import Deadlines, earliest
@@ -186,7 +186,8 @@ class UdpForwards:
             listen=rule.listen,
             server_port=rule.server_port,
         )
-        talk = Talk(found, session, hairpin=found.hidden and found.seen == wan)
+        hairpin = contains(self._admission.policy.lan_networks, found.peer)
+        talk = Talk(found, session, hairpin=hairpin)
         self._talks[self._key(found)] = talk
         self._registry.add(session, initiator)
         self._deadlines.file(talk, now + self._timers.udp)
@@ -198,7 +199,8 @@ class UdpForwards:
     ) -> list[Action]:
         """Let what arrives on a side, for or from an endpoint of the peer, take the short lane from now on.
 
-        The first packet of each direction has come here: then both sides are known to have spoken.
+        The first packet of each direction has come here: then both sides are known to have spoken. A
+        neighbour of the server is on its side, though spoken of as if he were outside.
         """
         actions: list[Action] = []
         flows = talk.endpoints.get(peer)
@@ -209,17 +211,18 @@ class UdpForwards:
                 if talk.way.hidden:
                     actions.append(forgotten(talk.session.inside, oldest))
             flows = talk.endpoints[peer] = {}
-        if talk.hairpin or side in flows:
+        if side in flows:
             return actions
         server, inbound = talk.way.server, side is Side.WAN
         flow = Flow(
-            side=side,
+            side=Side.LAN if talk.hairpin else side,
             sender=peer if inbound else server,
             addressed=public if inbound else seen,
             source=seen if inbound else public,
             target=server if inbound else peer,
             traffic=talk.session.inbound if inbound else talk.session.outbound,
             plain=True,
+            hairpin=talk.hairpin,
         )
         flows[side] = flow
         self._flows.add(flow)
@@ -256,6 +259,7 @@ class UdpForwards:
         """End what the rules and addresses of now do not allow."""
         actions: list[Action] = []
         if waits(self._admission):
+            self._rest()
             return actions
         for talk in list(self._talks.values()):
             again = renewed(self._admission, talk.way)
@@ -268,6 +272,14 @@ class UdpForwards:
                 talk.session.rule = again.rule.name
                 self._deadlines.file(talk, max(now, talk.session.idle_since() + self._timers.udp))
         return actions
+
+    def _rest(self) -> None:
+        """Let no data pass while we have no address: to whom what is sent to it now belongs, nobody knows."""
+        for talk in self._talks.values():
+            for flows in talk.endpoints.values():
+                for flow in flows.values():
+                    self._flows.remove(flow)
+                flows.clear()
 
     # -- across a restart ------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ class Endpoints:
     ) -> list[Action]:
         """Let data between the host and this endpoint of the peer take the short lane, once both spoke.
 
+        That of a hairpin is of two talks: it is not laid here (Hairpins).
+
         ``public``: as whom the peer sees the host; ``seen``: as whom the host sees the peer.
         """
         if not talk.mutual or talk.hairpin or talk.endpoints.get(peer):

@@ -59,7 +59,10 @@ def flow_key(source: Endpoint, target: Endpoint) -> FlowKey:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Flow:
-    """One direction between a port of an inside host and one of a peer. Read for every packet."""
+    """One direction between a port of an inside host and one of a peer. Read for every packet.
+
+    ``hairpin``: both are inside, and it leaves on the side that it came in on.
+    """
 
     #: What its packets leave with.
     source: Endpoint
@@ -68,10 +71,12 @@ class Flow:
     side: Side
     sender: Endpoint
     addressed: Endpoint
-    #: What the session has carried in this direction.
+    #: What the session has carried in this direction, and another one that the flow is of as well.
     traffic: Traffic
+    also: Traffic | None = None
     #: Whether all of its datagrams pass here, and not those alone that hold ESP.
     plain: bool = False
+    hairpin: bool = False
     addresses: int = field(init=False)
     ports: int = field(init=False)
     #: What is to be added to the ones' complement sum of a packet.
@@ -95,6 +100,11 @@ class Flow:
         return flow_key(self.source, self.target)
 
     @property
+    def out(self) -> Side:
+        """The side that its packets leave on."""
+        return Side.LAN if self.hairpin or self.side is Side.WAN else Side.WAN
+
+    @property
     def shortcut(self) -> Shortcut:
         """The flow as the kernel can carry it."""
         return Shortcut(
@@ -112,6 +122,8 @@ class Flow:
     def add(self, packets: int, octets: int, last_seen: float, _sequence: int = 0) -> None:
         """Count packets that the kernel has carried."""
         self.traffic.add(packets, octets, last_seen)
+        if self.also is not None:
+            self.also.add(packets, octets, last_seen)
 
 
 class FlowTable:
@@ -130,19 +142,24 @@ class FlowTable:
         return self.lan if flow.side is Side.LAN else self.wan
 
     def add(self, flow: Flow) -> None:
-        """Let a flow's packets pass."""
-        self._arriving(flow)[flow.key] = flow
+        """Let a flow's packets pass. A flow that carries the same as an older one replaces it."""
+        arriving = self._arriving(flow)
+        replaced = arriving.get(flow.key)
+        if replaced is not None:
+            self._offloads.withdraw(replaced)
+        arriving[flow.key] = flow
         self._departed[flow.sent_as] = flow
 
-    def offer(self, flow: Flow, session: Session) -> None:
-        """Let the kernel carry a flow that is here, if it can."""
-        self._offloads.offer(flow, session)
+    def offer(self, flow: Flow, *sessions: Session) -> None:
+        """Let the kernel carry a flow that is here, if it can; it counts for these sessions."""
+        self._offloads.offer(flow, *sessions)
 
     def remove(self, flow: Flow) -> None:
-        """Let them pass no longer."""
+        """Let them pass no longer. What has replaced the flow stays."""
         self._offloads.withdraw(flow)
-        del self._arriving(flow)[flow.key]
-        del self._departed[flow.sent_as]
+        for flows, key in ((self._arriving(flow), flow.key), (self._departed, flow.sent_as)):
+            if flows.get(key) is flow:
+                del flows[key]
 
     def departed(self, key: FlowKey) -> Flow | None:
         """The flow whose packets leave us carrying ``key``."""
@@ -179,6 +196,8 @@ def forward(flows: dict[FlowKey, Flow], buffer: bytearray, length: int, now: flo
     traffic.packets += 1
     traffic.octets += length
     traffic.last_seen = now
+    if flow.also is not None:
+        flow.also.add(1, length, now)
     _write(buffer, _TTL_AT, ttl - 1, _UDP, 0, flow.addresses, flow.ports, udp_length, udp_sum)
     return flow.destination
 

@@ -10,7 +10,7 @@ its port at any time). Packets of both directions keep it alive (REQ-5, REQ-6), 
     either --idle--> (gone)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from protocols import ipv4
@@ -25,10 +25,11 @@ from protocols.ike.header import forwardable
 from protocols.ike.natt import PORT, EspInUdp, Keepalive, MarkedIke
 from protocols.ike.rules import Relation
 from protocols.ike.tracker import PORT as IKE_PORT
-from protocols.ike.tracker import Observe, Onward
+from protocols.ike.tracker import Observe
 from protocols.natt.disguise import Disguises, addressee, shown
 from protocols.natt.endpoints import Endpoints
 from protocols.natt.flows import FlowTable
+from protocols.natt.hairpins import Hairpins, Name
 from protocols.natt.mapping import Mapping, NattSession, Talk
 from protocols.natt.mappings import Mappings
 from protocols.offload import Offloads
@@ -37,6 +38,9 @@ from protocols.policy import Ipsec
 from protocols.registry import SessionRegistry
 from protocols.sessions import Role, Session, State
 from protocols.udp import Datagram, Endpoint
+
+#: Sends a datagram of this talk out, or in again if it is for us (hairpin).
+Onward = Callable[[ipv4.Header, Datagram, float, Talk], list[Action]]
 
 
 class NattTracker:
@@ -63,6 +67,7 @@ class NattTracker:
         self._deadlines: Deadlines[Talk] = Deadlines()
         self.flows = FlowTable(offloads)
         self._endpoints = Endpoints(self.flows, disguises, lambda: self._ipsec)
+        self._hairpins = Hairpins(self.flows, self._mappings)
         self._outstanding: Outstanding[Talk] = Outstanding(lambda: self._ipsec.most_outstanding)
         #: Datagrams of all time that were keepalives, and IKE messages.
         self.keepalives = 0
@@ -125,7 +130,7 @@ class NattTracker:
             )
         elif isinstance(content, MarkedIke) and not talk.heard_peer and not talk.hairpin:
             self._outstanding.keep(talk, header, datagram.between(source, target), now=now)
-        return actions + self._onward(header, datagram.between(source, target), now)
+        return actions + self._onward(header, datagram.between(source, target), now, talk)
 
     def awaited(self) -> Ip4 | None:
         """A peer whose first answer somebody waits for."""
@@ -142,11 +147,15 @@ class NattTracker:
                 source = (wan, talk.mapping.public_port)
                 datagram = sent.datagram.between(source, sent.datagram.target)
                 self._outstanding.keep(talk, sent.header, datagram, now=now)
-                actions += self._onward(sent.header, datagram, now)
+                actions += self._onward(sent.header, datagram, now, talk)
         return actions
 
-    def inbound(self, header: ipv4.Header, datagram: Datagram, peer: Ip4, now: float) -> list[Action]:
+    def inbound(
+        self, header: ipv4.Header, datagram: Datagram, peer: Ip4, now: float, sender: Talk | None = None
+    ) -> list[Action]:
         """Take a datagram for one of our ports from ``peer``: its address, or the host it stands for.
+
+        ``sender``: the talk of the inside host that it comes from, if it does.
 
         Raises:
             DecodeError: it is neither IKE nor anything that RFC 3948 knows.
@@ -175,6 +184,8 @@ class NattTracker:
             actions += self._endpoints.remember(talk, datagram.source, now=now)
         if isinstance(content, EspInUdp):
             public = (self._wan, port)
+            if sender is not None:
+                self._hairpins.publish(sender, talk)
             actions += self._endpoints.publish(talk, public=public, seen=seen, peer=datagram.source, now=now)
         return [*actions, datagram.between(seen, host).forwarded(header)]
 
@@ -257,6 +268,7 @@ class NattTracker:
     # -- endings ---------------------------------------------------------------------------------------
 
     def _end(self, talk: Talk, why: str, now: float) -> list[Action]:
+        self._hairpins.unpublish(talk)
         self._endpoints.unpublish(talk, now=now)
         self._mappings.leave(talk, now=now)
         pair = (talk.relation.host, talk.relation.peer)
@@ -324,6 +336,8 @@ class NattTracker:
             if mapping.talks:
                 sessions = [talk.session for talk in mapping.talks.values()]
                 yield "mapping", mapping, self._registry.accounts(sessions)
+        if pairs := self._hairpins.pairs():
+            yield "hairpins", pairs
 
     def adopt_ports(self, owners: dict[int, Ip4], resting: dict[int, float]) -> None:
         """Take in a record of before a restart."""
@@ -342,6 +356,10 @@ class NattTracker:
             self._talks.setdefault((talk.relation.host, talk.relation.peer), {})[talk] = None
             self._deadlines.file(talk, talk.session.idle_since() + self._ipsec.mapping)
             self._endpoints.resume(talk)
+
+    def adopt_hairpins(self, pairs: list[tuple[Name, Name]]) -> None:
+        """Take in a record of before a restart."""
+        self._hairpins.adopt(pairs)
 
     # -- time ------------------------------------------------------------------------------------------
 

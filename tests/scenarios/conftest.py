@@ -14,7 +14,7 @@ from tests.scenarios import restarts  # noqa: E402
 from tests.scenarios.forwardworld import ForwardWorld  # noqa: E402
 from tests.scenarios.world import World  # noqa: E402
 
-_WORLDS = ("World", "Arrangement", "House")
+_WORLDS = ("World", "ForwardWorld", "Arrangement", "House")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from protocols.actions import Side
+from protocols.admission import Addresses
 from protocols.drops import Reason
 from protocols.esp.codec import Esp
 from protocols.ike.natt import KEEPALIVE
@@ -14,22 +15,27 @@ from tests.scenarios.arrangements import Arrangement, in_every_arrangement
 from tests.scenarios.forwardworld import ForwardWorld, Got
 from tests.scenarios.forwardworld import policy as forwarding
 from tests.scenarios.ipsec import RULES as IPSEC
-from tests.scenarios.ipsec import ends, esp_packet, natt, tunnel, udp
+from tests.scenarios.ipsec import ends, esp_packet, natt, read, tunnel, udp
 from tests.scenarios.test_forward_ip import FWZ, GRE
 from tests.scenarios.test_forward_udp import DNS
 from tests.scenarios.world import (
     CLIENT,
     CLIENT_2,
+    LAN,
     PEER,
     SERVER,
     STAFF,
     WAN,
     World,
     assert_nothing_left,
+    expose,
     policy,
 )
 
 LANES = ("kernel",)
+
+#: A server that its neighbours reach by the public address.
+NEIGHBOURS = policy(replace(expose(SERVER, "10.0.0.0/24"), ipsec=True))
 
 
 @in_every_arrangement
@@ -129,6 +135,74 @@ def test_what_is_forwarded_is_the_kernels_after_the_first_packet_each_way(
     assert (len(house.kernel), house.kernel.packets) == (carried, carried)
     house.note(house.gateway.kill([session.id], now=house.now))
     assert len(house.kernel) == 0
+
+
+@pytest.mark.parametrize("rule", [DNS, FWZ], ids=["udp", "protocol"])
+def test_what_is_forwarded_to_a_neighbour_is_the_kernels_both_ways(rule: Forward) -> None:
+    """RFC 4787 REQ-9: all of it comes in on one side."""
+    house = ForwardWorld(forwarding(rule))
+    for packets in (1, 2, 3):
+        if rule is DNS:
+            out = house.udp(Side.LAN, (CLIENT, 40000), (WAN, 53))
+            assert isinstance(out, Got)
+            back = house.udp(Side.LAN, (SERVER, 5353), out.source)
+        else:
+            out = house.ip(Side.LAN, CLIENT, WAN, b"some data")
+            back = house.ip(Side.LAN, SERVER, WAN, b"some data")
+        assert isinstance(out, Got)
+        assert isinstance(back, Got)
+        assert (out.source[0], out.target[0]) == (WAN, SERVER)
+        assert (back.source[0], back.target[0]) == (WAN, CLIENT)
+        assert house.kernel.packets == 2 * (packets - 1)
+        (session,) = house.sessions
+        assert (session.inbound.packets, session.outbound.packets, session.offloaded) == (packets, packets, 2)
+    kept = forwarding(replace(rule, fastpath=False))
+    house.note(house.gateway.reload(kept, now=house.now))
+    assert (len(house.kernel), session.offloaded) == (0, 0)
+    house.note(house.gateway.reload(forwarding(rule), now=house.now))
+    assert len(house.kernel) == 2
+    away = Addresses(PEER, frozenset({PEER, LAN}))
+    house.note(house.gateway.address_changed(away, now=house.now))
+    assert (len(house.kernel), house.sessions) == (0, [])
+
+
+def test_esp_in_udp_of_neighbours_is_the_kernels_and_counts_for_both_sessions() -> None:
+    world = World(NEIGHBOURS)
+    data = Esp(0x3000, 2, b"data").to_bytes()
+    for packets in (1, 2, 3):
+        there = read(udp(world, Side.LAN, (CLIENT, 4500), (WAN, 4500), data))
+        assert there == replace(there, target=(SERVER, 4500), payload=data)
+        back = read(udp(world, Side.LAN, (SERVER, 4500), there.source, data))
+        assert (back.source, back.target, back.payload) == ((WAN, 4500), (CLIENT, 4500), data)
+        assert world.kernel.packets == 2 * (packets - 1)
+    client, server = world.sessions()
+    assert (client.inside, server.inside) == (CLIENT, SERVER)
+    for session in (client, server):
+        assert (session.outbound.packets, session.inbound.packets, session.offloaded) == (3, 3, 2)
+    carried = world.gateway.offloads
+    assert (carried.outbound.packets, carried.inbound.packets) == (4, 4)
+    kept = replace(NEIGHBOURS, expose=(replace(NEIGHBOURS.expose[0], fastpath=False),))
+    for rules, flows in ((kept, 0), (NEIGHBOURS, 2)):
+        world.perform(world.gateway.reload(rules, now=world.now))
+        assert (len(world.kernel), client.offloaded, server.offloaded) == (flows, flows, flows)
+    world.move(PEER)
+    assert (len(world.kernel), world.sessions()) == (0, [])
+
+
+def test_esp_of_neighbours_is_the_kernels_both_ways() -> None:
+    world = World(NEIGHBOURS)
+    for sequence in range(1, 8):
+        there = world.packet(Side.LAN, esp_packet(CLIENT, WAN, 0x1000, sequence))
+        assert ends(there) == (WAN, SERVER)
+        back = world.packet(Side.LAN, esp_packet(SERVER, WAN, 0x2000, sequence))
+        assert ends(back) == (WAN, CLIENT)
+    # The first few of a Security Association are always ours.
+    assert world.kernel.packets == 8
+    (session,) = world.sessions()
+    assert (session.inside, session.peer, session.offloaded) == (SERVER, CLIENT, 2)
+    assert (session.outbound.packets, session.inbound.packets) == (7, 7)
+    world.move(PEER)
+    assert (len(world.kernel), world.sessions()) == (0, [])
 
 
 def test_esp_in_udp_is_the_kernels_and_ike_beside_it_is_not() -> None:

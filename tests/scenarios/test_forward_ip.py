@@ -85,12 +85,17 @@ def test_limits_hold_and_are_told_by_rule() -> None:
     assert house.gateway.refused("fwz") == 1
 
 
+def neighbourly(house: ForwardWorld) -> None:
+    assert house.ip(Side.LAN, CLIENT, WAN) == got(WAN, SERVER, fast=False)
+    assert house.ip(Side.LAN, SERVER, WAN) == got(WAN, CLIENT, fast=False)
+
+
 def test_one_neighbour_at_a_time_comes_by_the_public_address() -> None:
     house = world()
     assert house.ip(Side.LAN, SERVER, WAN) is Reason.NO_RULE
-    assert house.ip(Side.LAN, CLIENT, WAN) == got(WAN, SERVER, fast=False)
-    assert house.ip(Side.LAN, SERVER, WAN) == got(WAN, CLIENT, fast=False)
+    neighbourly(house)
     assert house.ip(Side.LAN, CLIENT, WAN) == got(WAN, SERVER, fast=True)
+    assert house.ip(Side.LAN, SERVER, WAN) == got(WAN, CLIENT, fast=True)
     assert house.ip(Side.LAN, CLIENT_2, WAN) is Reason.FORWARD_SHARED
     house.wait(600)
     assert house.ip(Side.LAN, CLIENT_2, WAN) == got(WAN, SERVER, fast=False)
@@ -209,10 +214,22 @@ def test_without_an_address_it_ends_or_waits_for_it_as_the_policy_says(
 ) -> None:
     house = world(on_change=on_change)
     both_ways(house)
-    house.gateway.address_changed(Addresses(None, frozenset({LAN})), now=house.now)
-    assert house.ip(Side.WAN, PEER_2, WAN) is Reason.FWZ
-    house.gateway.address_changed(OURS, now=house.now)
-    assert len(house.sessions) == left
+    neighbourly(house)
+    house.note(house.gateway.address_changed(Addresses(None, frozenset({LAN})), now=house.now))
+    for side, source, target in (
+        (Side.WAN, PEER_2, WAN),
+        (Side.WAN, PEER, WAN),
+        (Side.LAN, SERVER, PEER),
+        (Side.LAN, CLIENT, WAN),
+        (Side.LAN, SERVER, WAN),
+    ):
+        assert house.ip(side, source, target) is Reason.FWZ
+    house.note(house.gateway.address_changed(OURS, now=house.now))
+    assert len(house.sessions) == 2 * left
+    if left:
+        both_ways(house)
+        neighbourly(house)
+        assert house.ip(Side.LAN, SERVER, WAN) == got(WAN, CLIENT, fast=True)
 
 
 def test_a_padded_packet_goes_the_long_way() -> None:

@@ -40,7 +40,8 @@ def test_a_question_and_its_answer_and_then_the_short_lane() -> None:
     assert (session.inside, session.gateway, session.peer, session.server_port) == (SERVER, WAN, PEER, 5353)
     assert session.state.value == "established"
     assert house.udp(Side.WAN, ASKER, PUBLIC, b"four") == Got(ASKER, SERVED, b"four", fast=True)
-    assert house.udp(Side.LAN, SERVED, ASKER, b"") == Got(PUBLIC, ASKER, b"", fast=False)
+    # So short a one is nothing for the short lane here, and for the kernel it is.
+    assert house.udp(Side.LAN, SERVED, ASKER, b"") == Got(PUBLIC, ASKER, b"", fast=house.in_kernel)
     assert (session.inbound.packets, session.outbound.packets) == (2, 2)
 
 
@@ -148,7 +149,68 @@ def test_a_neighbour_reaches_the_server_by_the_public_address() -> None:
         assert (got.source[0], got.target) == (WAN, SERVED)
         for _ in range(2):
             back = house.udp(Side.LAN, SERVED, got.source)
-            assert back == Got(PUBLIC, (client, 5000), b"data", fast=False)
+            assert isinstance(back, Got)
+            assert (back.source, back.target) == (PUBLIC, (client, 5000))
+        assert back.fast
+        assert house.udp(Side.LAN, (client, 5000), PUBLIC) == Got(got.source, SERVED, b"data", fast=True)
+    for session in house.sessions:
+        assert (session.inbound.packets, session.outbound.packets) == (2, 2)
+
+
+def neighbourly(**more: object) -> tuple[ForwardWorld, tuple[Ip4, int]]:
+    """A neighbour's question and its answer; the endpoint that stands for him."""
+    house = world(**more)
+    got = house.udp(Side.LAN, (CLIENT, 5000), PUBLIC)
+    assert isinstance(got, Got)
+    assert isinstance(house.udp(Side.LAN, SERVED, got.source), Got)
+    return house, got.source
+
+
+def test_nobody_else_goes_by_a_neighbours_short_lane() -> None:
+    house, shown = neighbourly()
+    assert house.udp(Side.WAN, (CLIENT, 5000), PUBLIC) is Reason.SPOOFED
+    assert house.udp(Side.WAN, SERVED, shown) is Reason.SPOOFED
+    other = house.udp(Side.LAN, (CLIENT_2, 5000), PUBLIC)
+    assert isinstance(other, Got)
+    assert other.source not in (shown, (CLIENT_2, 5000))
+    assert not other.fast
+    assert house.udp(Side.LAN, (CLIENT_2, 5353), shown) is Reason.NOT_SERVED
+    assert house.udp(Side.LAN, (CLIENT, 5000), PUBLIC, ttl=1) is Reason.TTL_EXPIRED
+
+
+def test_a_neighbour_is_told_of_errors_about_what_he_sent() -> None:
+    house, shown = neighbourly()
+    datagram = Datagram((CLIENT, 5000), PUBLIC, bytes(1400)).summed()
+    whole = ipv4.build(src=CLIENT, dst=WAN, protocol=17, payload=datagram.to_bytes(), dont_fragment=True)
+    sent = house.packet(Side.LAN, whole)
+    assert not isinstance(sent, Reason)
+    refusal = IcmpError(icmp.DESTINATION_UNREACHABLE, icmp.PORT_UNREACHABLE, 0, sent[0])
+    error = ipv4.build(src=SERVER, dst=WAN, protocol=1, payload=refusal.to_bytes())
+    assert house.packet(Side.WAN, ipv4.build(src=PEER, dst=WAN, protocol=1, payload=refusal.to_bytes())) is (
+        Reason.ICMP_UNKNOWN
+    )
+    out = house.packet(Side.LAN, error)
+    assert not isinstance(out, Reason)
+    header = ipv4.Header.from_bytes(out[0], verify=False)
+    assert (header.src, header.dst) == (WAN, CLIENT)
+    quote = IcmpError.from_bytes(out[0][header.length :]).quote
+    assert Datagram.from_packet(ipv4.Header.from_bytes(quote, verify=False), quote) == datagram
+    drop, answer = house.gateway.too_big(bytearray(sent[0]), len(sent[0]), mtu=1000, now=house.now)
+    assert drop == Drop(Reason.TOO_BIG)
+    assert isinstance(answer, Send)
+    assert answer.destination == CLIENT
+    assert shown[0] == WAN
+
+
+def test_a_neighbours_short_lane_ends_with_the_address_it_went_by() -> None:
+    house, shown = neighbourly()
+    house.note(house.gateway.address_changed(Addresses(PEER_2, frozenset({PEER_2, LAN})), now=house.now))
+    assert house.sessions == []
+    assert isinstance(house.udp(Side.LAN, (CLIENT, 5000), PUBLIC), Reason)
+    assert isinstance(house.udp(Side.LAN, SERVED, shown), Reason)
+    new = house.udp(Side.LAN, (CLIENT, 5000), (PEER_2, 53))
+    assert isinstance(new, Got)
+    assert (new.source[0], new.fast) == (PEER_2, False)
 
 
 # -- ICMP, and packets that do not fit -----------------------------------------------------------------------
@@ -232,7 +294,8 @@ def test_a_reload_keeps_what_is_still_allowed() -> None:
     assert house.sessions[0].rule == "names"
     assert house.wait(999) == []
     assert isinstance(house.udp(Side.WAN, ASKER, PUBLIC), Got)
-    gone = house.gateway.reload(policy(replace(DNS, allow=(Network.parse("198.51.100.7"),))), now=house.now)
+    elsewhere = policy(replace(DNS, allow=(Network.parse("198.51.100.7"),)))
+    gone = house.note(house.gateway.reload(elsewhere, now=house.now))
     assert [action.why for action in gone if isinstance(action, SessionClosed)] == ["no longer allowed"]
     assert house.udp(Side.WAN, ASKER, PUBLIC) is Reason.NO_RULE
 
@@ -241,12 +304,24 @@ def test_a_reload_keeps_what_is_still_allowed() -> None:
 def test_without_an_address_it_ends_or_waits_for_it_as_the_policy_says(
     on_change: OnChange, left: int
 ) -> None:
-    house = world(on_change=on_change)
+    house, shown = neighbourly(on_change=on_change)
     asked(house)
-    house.gateway.address_changed(Addresses(None, frozenset({LAN})), now=house.now)
+    house.note(house.gateway.address_changed(Addresses(None, frozenset({LAN})), now=house.now))
     assert isinstance(house.udp(Side.WAN, (PEER_2, 1), PUBLIC), Reason)
-    house.gateway.address_changed(OURS, now=house.now)
-    assert len(house.sessions) == left
+    for side, source, target in (
+        (Side.WAN, ASKER, PUBLIC),
+        (Side.LAN, SERVED, ASKER),
+        (Side.LAN, (CLIENT, 5000), PUBLIC),
+        (Side.LAN, SERVED, shown),
+    ):
+        assert isinstance(house.udp(side, source, target), Reason)
+    house.note(house.gateway.address_changed(OURS, now=house.now))
+    assert len(house.sessions) == 2 * left
+    if left:
+        for fast in (False, True):
+            there = Got(shown, SERVED, b"data", fast=fast)
+            assert house.udp(Side.LAN, (CLIENT, 5000), PUBLIC) == there
+            assert house.udp(Side.WAN, ASKER, PUBLIC) == Got(ASKER, SERVED, b"data", fast=fast)
 
 
 def test_every_session_is_announced() -> None:

@@ -1,7 +1,12 @@
 """IPsec in UDP to servers inside: exposed, hidden behind us, and dialled by their neighbours."""
 
+from dataclasses import replace
+
+import pytest
+
 from protocols.addr import Network
 from protocols.drops import Reason
+from protocols.ike.natt import KEEPALIVE
 from protocols.policy import Ipsec, Limits, Masquerade, Source
 from protocols.sessions import Role
 from tests.scenarios.udpworld import (
@@ -150,13 +155,60 @@ def test_a_client_reaches_a_neighbour_by_the_public_address() -> None:
     data = lab.lan(CLIENT, 4500, WAN, 4500, esp(1))
     assert isinstance(data, Got)
     assert data == Got(WAN, data.src_port, SERVER, 4500, esp(1))
-    for _ in range(2):
+    for fast in (False, True):
         assert lab.lan(SERVER, 4500, WAN, data.src_port, esp(2)) == Got(WAN, 4500, CLIENT, 4500, esp(2))
+        assert lab.fast() is fast
         assert lab.lan(CLIENT, 4500, WAN, 4500, esp(1)) == data
+        assert lab.fast()
     lab.reload(lab.admission.policy)
     assert lab.lan(CLIENT, 4500, WAN, 4500, esp(1)) == data
+    assert lab.fast()
+    client, server = (s for s in lab.sessions() if s.protocol == "natt")
+    assert (client.inside, server.inside) == (CLIENT, SERVER)
+    assert (client.outbound.packets, client.inbound.packets) == (4, 2)
+    assert (server.outbound.packets, server.inbound.packets) == (2, 4)
     lab.wait(2000.0)
     assert_nothing_left(lab)
+
+
+@pytest.mark.parametrize("ended", [0, 1], ids=["the-clients", "the-servers"])
+def test_either_session_of_a_hairpin_takes_its_short_lane_along(ended: int) -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    ports = {}
+    for client in (CLIENT, CLIENT_2):
+        data = lab.lan(client, 4500, WAN, 4500, esp(1))
+        assert isinstance(data, Got)
+        ports[client] = data.src_port
+        assert lab.lan(SERVER, 4500, WAN, data.src_port, esp(2)) == Got(WAN, 4500, client, 4500, esp(2))
+    sessions = [s for s in lab.sessions() if CLIENT in (s.inside, s.peer)]
+    lab.perform(lab.udp.kill(sessions[ended], "over", now=lab.now))
+    back = lab.lan(SERVER, 4500, WAN, ports[CLIENT], esp(2))
+    assert not lab.fast()
+    # The client's port is at rest when it has ended; the server may begin anew.
+    assert back == (Reason.NO_RULE if not ended else Got(WAN, 4500, CLIENT, 4500, esp(2)))
+    again = lab.lan(CLIENT, 4500, WAN, 4500, esp(1))
+    assert isinstance(again, Got)
+    assert not lab.fast()
+    assert lab.lan(SERVER, 4500, WAN, again.src_port, esp(2)) == Got(WAN, 4500, CLIENT, 4500, esp(2))
+    assert lab.lan(CLIENT, 4500, WAN, 4500, esp(1)) == again
+    assert lab.fast()
+    assert isinstance(lab.lan(CLIENT_2, 4500, WAN, 4500, esp(1)), Got)
+    assert lab.fast()
+    lab.wait(2000.0)
+    assert_nothing_left(lab)
+
+
+def test_ike_and_keepalives_of_a_hairpin_go_the_long_way() -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    data = lab.lan(CLIENT, 4500, WAN, 4500, marked(ike(A)))
+    assert isinstance(data, Got)
+    assert isinstance(lab.lan(SERVER, 4500, WAN, data.src_port, marked(ike(A, X, answer=True))), Got)
+    assert len(lab.udp.natt.flows) == 0
+    assert isinstance(lab.lan(CLIENT, 4500, WAN, 4500, esp(1)), Got)
+    assert len(lab.udp.natt.flows) == 2
+    for payload in (marked(ike(A, X)), KEEPALIVE):
+        assert lab.lan(CLIENT, 4500, WAN, 4500, payload) == replace(data, payload=payload)
+        assert not lab.fast()
 
 
 def test_two_neighbours_are_told_apart_by_a_server() -> None:
@@ -185,9 +237,13 @@ def test_a_hairpin_needs_a_rule_and_only_the_server_gets_back() -> None:
 
 def test_a_hairpin_ends_with_the_address_it_went_by() -> None:
     lab = UdpWorld(policy(STAFF, HAIRPIN))
-    lab.lan(CLIENT, 4500, WAN, 4500, esp(1))
+    data = lab.lan(CLIENT, 4500, WAN, 4500, esp(1))
+    assert isinstance(data, Got)
+    lab.lan(SERVER, 4500, WAN, data.src_port, esp(2))
+    assert len(lab.udp.natt.flows) == 2
     lab.move(WAN_2)
     assert lab.sessions() == []
+    assert len(lab.udp.natt.flows) == 0
     lab.lan(CLIENT, 4500, WAN_2, 4500, esp(1))
     lab.move(None)
     assert lab.sessions() == []
