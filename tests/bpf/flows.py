@@ -12,6 +12,7 @@ from protocols.sessions import Traffic
 
 CLIENT: Final = parse_ip("10.0.0.2")
 GATEWAY: Final = parse_ip("200.200.200.200")
+SERVER: Final = parse_ip("10.0.0.9")
 PEER: Final = parse_ip("199.0.0.1")
 
 #: Sequence and payload, after the IP header.

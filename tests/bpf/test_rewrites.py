@@ -16,7 +16,7 @@ from protocols.esp import flows as esp
 from protocols.gre import flows as gre
 from protocols.natt import flows as natt
 from protocols.sessions import Traffic
-from tests.bpf.flows import SHORTCUTS, packet
+from tests.bpf.flows import CLIENT, GATEWAY, SERVER, SHORTCUTS, packet
 from tests.bpf.kernel import PASS, REDIRECT, Program
 
 REWRITTEN = [
@@ -107,6 +107,54 @@ def test_every_form_of_gre_gets_its_call_id(program: Program, form: str) -> None
     ran = program.run(Side.LAN, packet("gre", bytes.fromhex(form.format("0064"))))
     assert ran.verdict == REDIRECT
     assert ran.packet[20:] == bytes.fromhex(form.format("c001"))
+
+
+# -- hairpin: what comes in at the LAN and leaves there (RFC 4787 REQ-9) -------------------------------------
+
+HAIRPINS = [
+    pytest.param(Kind.GRE, 47, "3001880b 0004 {:04x} 00000007 c0210101", (0x64, 7, 0xC001, 1), id="gre"),
+    pytest.param(Kind.ESP, 50, "{:08x} 00000100" + "00" * 40, (0xA1, 0xA1, 0xB2, 0xB2), id="esp"),
+    pytest.param(
+        Kind.NATT,
+        17,
+        "{:08x} 0038 0000 0a0b0c0d 00000100" + "00" * 40,
+        (0x1194_1194, 0xEE48_1194, 0x1194_EE48, 0x1194_1194),
+        id="natt",
+    ),
+    pytest.param(
+        Kind.UDP,
+        17,
+        "{:08x} 000c 0000 68656c6f",
+        (0x1388_0035, 0xEE49_14E9, 0x14E9_EE49, 0x0035_1388),
+        id="udp",
+    ),
+    pytest.param(Kind.IP, 94, "68656c6f 68656c6f", (0, 0, 0, 0), id="ip"),
+]
+
+
+@pytest.mark.parametrize(("kind", "protocol", "form", "labels"), HAIRPINS)
+def test_both_ways_of_a_hairpin_are_taken_at_the_lan_and_only_there(
+    program: Program, kind: Kind, protocol: int, form: str, labels: tuple[int, int, int, int]
+) -> None:
+    ways = [
+        Shortcut(kind, protocol, Side.LAN, one, GATEWAY, label, GATEWAY, other, new_label)
+        for one, other, label, new_label in ((CLIENT, SERVER, *labels[:2]), (SERVER, CLIENT, *labels[2:]))
+    ]
+    numbers = [program.knows(way) for way in ways]
+    for way, number in zip(ways, numbers, strict=True):
+        sent, expected = (
+            ipv4.build(
+                src=src, dst=dst, protocol=protocol, payload=bytes.fromhex(form.format(label)), ttl=ttl
+            )
+            for src, dst, label, ttl in (
+                (way.sender, way.addressed, way.label, 64),
+                (way.source, way.target, way.new_label, 63),
+            )
+        )
+        ran = program.run(Side.LAN, sent)
+        assert (ran.verdict, ran.packet.hex()) == (REDIRECT, expected.hex())
+        assert program.run(Side.WAN, sent).verdict == PASS
+        assert (program.fastpath.carried(number) or (0,))[0] == 1
 
 
 # -- the same as user space ------------------------------------------------------------------------------

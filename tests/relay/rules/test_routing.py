@@ -11,7 +11,7 @@ import pytest
 from protocols.addr import Network, parse_ip
 from relay.kernel import KernelError
 from relay.rules import routing
-from relay.rules.interception import Interception, pptp_traffic
+from relay.rules.interception import GRE, Interception, Traffic, pptp_traffic
 from relay.rules.routing import Changes
 from tests.netns import Namespace, network, requires_netns
 
@@ -95,6 +95,16 @@ def test_a_rule_of_ours_that_somebody_narrowed_is_replaced(box: Namespace) -> No
     box.sh(f"ip rule add priority 117 not iif eth0 lookup {TABLE} proto 118")
     assert routing.install(WANTED).removed >= 2
     assert set(ours(box)) == RULES
+
+
+def test_what_one_rule_says_no_other_need_say_more_narrowly(box: Namespace) -> None:
+    server = Network(SERVER, 0xFFFFFFFF)
+    narrow = Traffic(GRE, source=server, destination=LAN)
+    widest = f"118:\tfrom 10.0.0.2 iif eth0 ipproto gre lookup {TABLE} proto 118"
+    for traffic in ((narrow, Traffic(GRE, source=server)), (narrow,), (Traffic(GRE, source=server), narrow)):
+        routing.install(replace(WANTED, traffic=traffic))
+        assert len(ours(box)) == 2
+        assert (widest in ours(box)) == (len(traffic) > 1)
 
 
 RELOADS = [
