@@ -73,7 +73,7 @@ def _rules(wanted: Interception) -> Set[Attributes]:
         for interface in wanted.interfaces
         for traffic in wanted.traffic
     } | {nl.rule(interface, table, priority, mark=wanted.mark) for interface in wanted.interfaces}
-    # The kernel takes a rule for one that it has if that has at least its attributes: so it refuses a wider one
+    # The kernel takes a rule for one that it has if that has at least its attributes: it refuses a wider one
     # beside a narrower, which has nothing to add to it anyway.
     return {rule for rule in rules if not any(wider < rule for wider in rules)}
 

@@ -198,6 +198,23 @@ def test_either_session_of_a_hairpin_takes_its_short_lane_along(ended: int) -> N
     assert_nothing_left(lab)
 
 
+def test_two_ports_of_a_client_have_a_short_lane_each() -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    for port in (4500, 4501):
+        data = lab.lan(CLIENT, port, WAN, 4500, esp(1))
+        assert isinstance(data, Got)
+        assert lab.lan(SERVER, 4500, WAN, data.src_port, esp(2)) == Got(WAN, 4500, CLIENT, port, esp(2))
+    first, server, _ = lab.sessions()
+    assert (first.inside, server.inside, len(lab.udp.natt.flows)) == (CLIENT, SERVER, 4)
+    lab.perform(lab.udp.kill(first, "over", now=lab.now))
+    for port, fast in ((4501, True), (4500, False)):
+        assert isinstance(lab.lan(CLIENT, port, WAN, 4500, esp(1)), Got)
+        assert lab.fast() is fast
+    assert server.inbound.packets == 4
+    lab.perform(lab.udp.kill(server, "over", now=lab.now))
+    assert len(lab.udp.natt.flows) == 0
+
+
 def test_ike_and_keepalives_of_a_hairpin_go_the_long_way() -> None:
     lab = UdpWorld(policy(STAFF, HAIRPIN))
     data = lab.lan(CLIENT, 4500, WAN, 4500, marked(ike(A)))

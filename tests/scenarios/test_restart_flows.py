@@ -16,7 +16,8 @@ from tests.scenarios import restarts
 from tests.scenarios.forwardworld import OURS, ForwardWorld, Got
 from tests.scenarios.forwardworld import policy as forward_policy
 from tests.scenarios.restarts import written
-from tests.scenarios.udpworld import STAFF, A, B, UdpWorld, X, Y, policy
+from tests.scenarios.udpworld import STAFF, A, B, UdpWorld, X, Y, esp, expose, policy
+from tests.scenarios.udpworld import Got as UdpGot
 from tests.scenarios.world import CLIENT, CLIENT_2, PEER, SERVER, WAN
 
 # -- IPsec ---------------------------------------------------------------------------------------------------
@@ -77,6 +78,21 @@ def test_a_port_that_has_another_owner_now_stays_with_it() -> None:
             twin.adopt(*record)
     assert twin.natt.owner(port) == CLIENT
     assert len(twin.natt.sessions(CLIENT, PEER)) == 1
+
+
+@pytest.mark.parametrize("lost", [None, CLIENT, SERVER], ids=["neither", "the-clients", "the-servers"])
+def test_a_hairpin_goes_on_if_both_of_its_talks_do(lost: Ip4 | None) -> None:
+    world = UdpWorld(policy(expose(SERVER, "10.0.0.0/24")))
+    data = world.lan(CLIENT, 4500, WAN, 4500, esp(1))
+    assert isinstance(data, UdpGot)
+    assert isinstance(world.lan(SERVER, 4500, WAN, data.src_port, esp(2)), UdpGot)
+    records = restarts.again(world.udp.records(), world.now)
+    world.udp.close_all("over", now=world.now)
+    twin = restarts.udp_again(world.udp, world.now)
+    for kind, *record in records:
+        if kind != "mapping" or record[0].host[0] != lost:
+            twin.adopt(kind, *record)
+    assert len(twin.natt.flows) == (2 if lost is None else 0)
 
 
 def test_talks_that_end_while_a_snapshot_is_taken_are_not_in_it() -> None:

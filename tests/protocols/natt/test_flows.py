@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols import ipv4
-from protocols.actions import Side
+from protocols.actions import Offload, Side, Unload
 from protocols.addr import Ip4
 from protocols.ike.natt import EspInUdp
 from protocols.natt.flows import Flow, FlowTable, flow_key, forward, restore
-from protocols.sessions import Traffic
+from protocols.offload import Offloads
+from protocols.sessions import Role, Session, State, Traffic
 from protocols.udp import PROTOCOL, Datagram, Endpoint, pseudo_sum
 
 CLIENT, WAN, PEER = Ip4(0x0A000002), Ip4(0xC8C8C8C8), Ip4(0xC7000001)
@@ -135,6 +136,24 @@ def test_any_octets_are_forwarded_or_left_alone(junk: bytes, cut: int) -> None:
         assert known.traffic.packets == 0
     else:
         assert struct.unpack_from("!II", buffer, 12) == (PEER, CLIENT)
+
+
+def test_a_newer_flow_that_carries_the_same_replaces_an_older_one() -> None:
+    offloads = Offloads(lambda _number: None)
+    session = Session(
+        "n1", "natt", Role.MASQUERADE, "staff", State.ESTABLISHED, CLIENT, WAN, PEER, opened=0, last_seen=0
+    )
+    full, older, newer = FlowTable(offloads), flow(), flow(target=(CLIENT, 4501))
+    for one in (older, newer):
+        full.add(one)
+        full.offer(one, session)
+    assert list(offloads.take()) == [Offload(1, newer.shortcut)]
+    full.remove(older)
+    assert full.wan == {newer.key: newer}
+    assert full.departed(older.sent_as) is None
+    full.remove(newer)
+    assert list(offloads.take()) == [Unload(1)]
+    assert len(full) == 0
 
 
 def test_flows_are_found_on_their_side_and_by_what_they_send() -> None:
