@@ -69,7 +69,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         elif arguments.protocol == "address":
             Address(setting, ends).run(report)
         elif arguments.protocol == "fastpath":
-            FastPath(setting, ends).run(report)
+            FastPath(setting).run(report)
         elif arguments.protocol == "xdp":
             Native(setting, ends).run(report)
         elif arguments.protocol == "restart":

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from protocols.addr import parse_ip
 from tests.bench import contenders
@@ -27,7 +27,7 @@ from tests.bench.packets import frames
 from tests.bench.report import Report, Result, Section
 from tests.bench.setting import Setting
 from tests.bench.topology import GATEWAY_LAN_MAC, LAN_MAC, WAN_ROUTER, Row
-from tests.bench.tunnels import AT_ONCE, Both, pairs
+from tests.bench.tunnels import AT_ONCE, Both, pairs, persistent
 
 NEW_ADDRESS: Final = "200.200.200.201"
 #: The probe's client, and its peer, whom nobody else talks to.
@@ -41,11 +41,6 @@ BEFORE: Final = 0.3
 AFTER: Final = 2.0
 #: Seconds that all clients get to learn of the end of their calls.
 PATIENCE: Final = 60.0
-
-T = TypeVar("T")
-
-#: How often a tunnel is set up until it stands.
-_ATTEMPTS: Final = 5
 
 #: Seconds from the change to the first packet.
 TARGET: Final = 1.0
@@ -113,7 +108,7 @@ class Address:
             with contextlib.closing(Both(contender.row)) as both:
                 wanted = pairs(CLIENTS, count)
                 for at in range(0, count, AT_ONCE):
-                    _persistent(partial(both.establish, wanted[at : at + AT_ONCE]))
+                    persistent(partial(both.establish, wanted[at : at + AT_ONCE]))
             _, observed = self._change(contender)
             return _result(f"{count} ESP, {count} IKE", "keep", observed, _wan(contender), None)
 
@@ -128,17 +123,9 @@ class Address:
         """Give the gateway another address; when the kernel said so (wall clock), and what came of it."""
         row = contender.row
         with contextlib.closing(Both(row)) as both, _listening(row) as (kernel, tap):
-            (tunnel,) = _persistent(lambda: both.natt([PROBE[0]], PROBE[1]))
+            (tunnel,) = persistent(lambda: both.natt([PROBE[0]], PROBE[1]))
             (frame,) = frames([tunnel.outbound], 64, LAN_MAC, GATEWAY_LAN_MAC)
             return _watch(row, kernel, tap, lambda: both.send(frame))
-
-
-def _persistent(attempt: Callable[[], T]) -> T:
-    """As a host does when a packet was lost, which a busy machine does: everything is sent once more."""
-    for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            return attempt()
-    return attempt()
 
 
 def _watch(

@@ -155,9 +155,15 @@ clients = ["{CLIENTS}"]
 servers = [{", ".join(f'"{peer}"' for peer in (*PEERS, IPSEC_PEERS))}]
 proto = ["pptp", "ipsec"]
 
+# as long as nft's, for sessions that wait for their turn; an Echo-Request meanwhile would be a disturbance
 [ipsec]
+lifetime = "1h"
+mapping = "1h"
 spis_per_second = 1000000
 most_spis = 100000
+
+[pptp]
+echo_after = "1h"
 """
 
 

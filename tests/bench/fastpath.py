@@ -12,42 +12,31 @@ from typing import Final
 from protocols.actions import Side
 from relay.fastpath.kernel import KernelFastPath
 from tests.bench import contenders, latency
-from tests.bench.callers import Callers
-from tests.bench.contenders import GATEWAY_CORE, KERNEL, Contender
-from tests.bench.lanes import Direction, Ends, Lane, Sample
+from tests.bench.callers import callers
+from tests.bench.contenders import GATEWAY_CORE, GENERATOR_CORE, KERNEL, Contender
+from tests.bench.lanes import Direction, Lane, Sample
 from tests.bench.means import means, shortcut, wire
 from tests.bench.netns import inside
+from tests.bench.paths import NAMES, Best, throughput
 from tests.bench.report import Report, Result, Section, thousands
-from tests.bench.setting import FIRST_CLIENT, SIZES, Setting
-from tests.bench.topology import PEERS
-from tests.bench.tunnels import Both, Tunnel, pairs
+from tests.bench.setting import SIZES, Setting
+from tests.bench.standing import FEW, Standing
+from tests.bench.tunnels import Both, Tunnel
 from tests.bpf.kernel import Program
 
-#: The fast path's packets per second as multiples of nft's, with small packets, and of plain forwarding.
-OF_NFT: Final = 1.5
-OF_PLAIN: Final = 1.0
-#: Flows of the throughput tables, and of the one of many flows: with the last a packet may cost so much more.
-FLOWS: Final = 64
+#: Flows of the table of many; with the last a packet may cost so much more.
 CROWD: Final = (1, 64, 4096, 65536)
 COST: Final = 1.15
 #: Flows that the daemon's table has room for by default: both ways of 65,536 sessions.
 ROOM: Final = 2 * 65536
-#: The contenders, in order.
-_NAMES: Final = ("fast path", "user space", "nft", "plain")
 #: Of the load while delays are measured.
 _LIGHT: Final = 0.2
 #: Packets of different flows that the program is run on by itself.
 _RUNS: Final = 2000
 #: Flows handed over in a second, at least.
 OFFLOADS: Final = 10_000
-#: What is measured of each protocol, what the targets are about first.
-_LOADS: Final = (
-    *((Direction.OUTBOUND, size) for size in SIZES),
-    (Direction.INBOUND, SIZES[0]),
-)
 #: Seconds until everything that was set up has been handed over.
 _SETTLE: Final = 0.5
-_NATT_CLIENTS: Final = tuple(f"10.1.1.{n}" for n in range(1, FLOWS + 1))
 
 
 @dataclass(slots=True)
@@ -55,71 +44,41 @@ class FastPath:
     """The contenders with their sessions, and a fast path without a daemon."""
 
     setting: Setting
-    ends: Callers
 
     def run(self, report: Report) -> None:
         """All measures."""
+        standing = self._standing()
+        for one in standing:
+            one.set_up()
+        time.sleep(_SETTLE)
+        tables, few = throughput(self.setting, standing)
+        report.sections += tables
+        if len(few) == len(NAMES):
+            report.sections.append(self._latency(standing, few))
+        report.sections.append(means(self.setting, FEW))
+        report.sections.append(self._crowd())
+
+    def _standing(self) -> Sequence[Standing]:
         enter, directory = self.setting.stack.enter_context, self.setting.directory
-        standing = (
+        # processes fork before anything else is open
+        ends = [enter(callers(GENERATOR_CORE)) for _ in NAMES]
+        made = (
             enter(_fast(directory)),
             enter(contenders.vpnmasq("user", directory, core=GATEWAY_CORE)),
             enter(contenders.nft("nft")),
             enter(contenders.plain("plain")),
         )
-        groups: dict[str, list[tuple[Contender, Sequence[Ends]]]] = {"GRE": [], "ESP": [], "UDP 4500": []}
-        for contender in standing:
-            groups["GRE"].append((contender, self._calls(contender)))
-            sides = Both(contender.row)
-            self.setting.stack.callback(sides.close)
-            esp = pairs(FIRST_CLIENT, FLOWS, seen=contender.name == "plain")
-            sides.establish(esp)
-            groups["ESP"].append((contender, esp))
-            groups["UDP 4500"].append((contender, sides.natt(_NATT_CLIENTS, PEERS[0])))
-        time.sleep(_SETTLE)
-        throughput, least = self._throughput(groups)
-        report.sections.append(throughput)
-        report.sections.append(self._latency(groups["GRE"], least * _LIGHT))
-        report.sections.append(means(self.setting, FLOWS))
-        report.sections.append(self._crowd())
+        sides = [enter(contextlib.closing(Both(contender.row))) for contender in made]
+        return [Standing(*each) for each in zip(NAMES, made, ends, sides, strict=True)]
 
-    def _calls(self, contender: Contender) -> Sequence[Ends]:
-        done = self.ends.establish(contender.row, FIRST_CLIENT, FLOWS)
-        if len(done.calls) < FLOWS:
-            raise RuntimeError(f"{contender.name}: {len(done.calls)} of {FLOWS} calls: {done.errors[:3]}")
-        return done.calls
-
-    def _throughput(self, groups: dict[str, list[tuple[Contender, Sequence[Ends]]]]) -> tuple[Section, float]:
-        """The table, and the kernel's lowest peak with GRE's small packets outbound."""
-        section = Section(
-            "fastpath",
-            f"Packets per second at the peak, {FLOWS} flows",
-            [
-                "protocol, octets",
-                *_NAMES,
-                "/ nft",
-                "/ plain",
-                "daemon's CPU",
-            ],
-        )
-        best: dict[str, Sequence[Sample]] = {}
-        for name, through in groups.items():
-            for direction, size in _LOADS:
-                peaks = self.setting.peaks(through, direction, size)
-                found = [peak.best() for peak in peaks]
-                best.setdefault(name, found)
-                section.results.append(_row(f"{name} {direction.value}", size, found))
-        section.notes.append(f"targets: {OF_NFT} × nft at {SIZES[0]} octets, {OF_PLAIN} × plain")
-        section.notes.append(f"fast path, nft, plain: {KERNEL}")
-        fast, _, nft, plain = best["GRE"]
-        return section, min(one.received for one in (fast, nft, plain))
-
-    def _latency(self, through: Sequence[tuple[Contender, Sequence[Ends]]], rate: float) -> Section:
-        """Delays at a load that none of the kernel's ways notices much."""
+    def _latency(self, standing: Sequence[Standing], peaks: Best) -> Section:
+        """Delays of GRE at a load that the kernel's ways hardly notice; for user space it is none such."""
         load, seconds = self.setting.load, self.setting.effort.probes
+        kernels = [one for one in standing if one.contender.placement is KERNEL]
+        rate = min(peaks[one.name].received for one in kernels) * _LIGHT
         measured = [
-            (name, latency.delay(load, contender, ends, rate, seconds))
-            for name, (contender, ends) in zip(_NAMES, through, strict=True)
-            if name != _NAMES[1]  # for which that is no light load
+            (one.name, latency.delay(load, one.contender, one.sessions["GRE"][:FEW], rate, seconds))
+            for one in kernels
         ]
         section = latency.latency_section(measured, rate)
         section.title = section.title.replace("vpnmasq's peak", "the lowest peak of these")
@@ -150,10 +109,10 @@ class FastPath:
             for crowd, samples in zip(crowds, found, strict=True):
                 samples.append(crowd.lane.sample(None, self.setting.effort.seconds))
         costs = [1e9 / median(sample.received for sample in samples) for samples in found]
-        few = costs[CROWD.index(FLOWS)]
+        few = costs[CROWD.index(FEW)]
         section.results += [crowd.row(cost, cost / few) for crowd, cost in zip(crowds, costs, strict=True)]
         section.notes.append(
-            f"targets: at most {COST} × the cost of {FLOWS} flows, {OFFLOADS} handed over a second; "
+            f"targets: at most {COST} × the cost of {FEW} flows, {OFFLOADS} handed over a second; "
             "program alone: BPF_PROG_TEST_RUN, each packet of another flow, the measuring included"
         )
         section.notes.append(
@@ -227,18 +186,6 @@ def _alone(carrier: KernelFastPath, number: int) -> float:
     program = Program(carrier)
     packets = [wire(index * 7919 % number).packet(SIZES[0]) for index in range(_RUNS)]
     return median(program.run(Side.LAN, packet).duration for packet in packets)
-
-
-def _row(name: str, size: int, best: Sequence[Sample]) -> Result:
-    fast, user, nft, plain = best
-    of_nft, of_plain = fast.received / nft.received, fast.received / plain.received
-    busy = fast.cost * fast.received
-    cells = [f"{name}, {size}", *(thousands(one.received) for one in best)]
-    cells += [f"{of_nft:.2f}", f"{of_plain:.2f}", f"{busy:.1%}"]
-    values: dict[str, float | str | None] = {"protocol": name, "octets": size}
-    values |= {"fast": fast.received, "user": user.received, "nft": nft.received, "plain": plain.received}
-    met = of_plain >= OF_PLAIN and (size > SIZES[0] or of_nft >= OF_NFT)
-    return Result(cells, values | {"of_nft": of_nft, "of_plain": of_plain, "daemon": busy}, met)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from relay.kernel import KernelError
+from tests.bench.limits import raise_files
 from tests.bench.live import LiveLoad
 from tests.bench.netns import inside
 from tests.bench.precedence import stand_alone
@@ -157,6 +158,7 @@ def generator(core: int) -> Iterator[Generator]:
 def _serve(pipe: Connection, core: int) -> None:
     os.sched_setaffinity(0, {core})
     stand_alone()
+    raise_files()  # each load keeps some open
     loads: list[Load | LiveLoad] = []
     while True:
         try:

@@ -1,9 +1,11 @@
 """What was measured, as a table for people and as JSON for programs."""
 
+import ctypes
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,6 +73,9 @@ def machine() -> dict[str, str]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "uvloop": importlib.metadata.version("uvloop"),
+        "nft": _version("nft"),
+        "clang": _version("clang"),
+        "libbpf": _libbpf(),
         "vpnmasq": _revision(),
         "load": " ".join(f"{value:.2f}" for value in os.getloadavg()),
     }
@@ -95,6 +100,26 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
+
+
+def _version(program: str) -> str:
+    """The first number that it calls its own."""
+    try:
+        said = subprocess.run((program, "--version"), capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    found = re.search(r"\d+(\.\d+)+", said)
+    return found[0] if found else "unknown"
+
+
+def _libbpf() -> str:
+    try:
+        told = ctypes.CDLL("libbpf.so.1").libbpf_version_string
+    except OSError:
+        return "none"
+    told.restype = ctypes.c_char_p
+    version: bytes = told()
+    return version.decode().removeprefix("v")
 
 
 def _revision() -> str:

@@ -6,16 +6,18 @@ interfaces' counters, and of NAT-T by a tap, since the gateway chooses the port.
 
 import contextlib
 import errno
+import functools
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from protocols.addr import parse_ip, show_ip
 from protocols.ike.header import IKE_AUTH, IKE_SA_INIT, INITIATOR, LENGTH, RESPONSE, IkeHeader
 from protocols.ike.natt import NON_ESP_MARKER
+from tests.bench.lanes import Ends
 from tests.bench.netns import inside
 from tests.bench.packets import EspFlow, UdpFlow, Wire, esp_in_udp, frames
 from tests.bench.topology import (
@@ -30,15 +32,22 @@ from tests.bench.topology import (
     Row,
 )
 
+T = TypeVar("T")
+
+#: How often something is sent until it has passed.
+_ATTEMPTS: Final = 5
 #: Tunnels that are set up at once, each with another peer.
 AT_ONCE: Final = 100
 #: Seconds a stage of a set-up may take.
 PATIENCE: Final = 5.0
 #: The only taps that see a packet before the ingress hook, where the sink is.
 _ETH_P_ALL: Final = 0x0003
-#: Where in a frame the source address of IP is; the source port of UDP comes after that of the destination.
+#: Where in a frame IP's protocol and source address are, after which the destination's and UDP's source port
+#: come, and what UDP carries.
+_PROTOCOL_AT: Final = 14 + 9
 _SOURCE_AT: Final = 14 + 12
 _UDP: Final = struct.Struct(">I4xH")
+_PAYLOAD_AT: Final = 14 + 20 + 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,14 @@ def pairs(first_client: str, count: int, *, seen: bool = False) -> list[Pair]:
     return made
 
 
+def persistent(attempt: Callable[[], T]) -> T:
+    """As a host does when a packet was lost, which a busy machine does: everything is sent once more."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(RuntimeError, TimeoutError):
+            return attempt()
+    return attempt()
+
+
 class Both:
     """Both sides of a row: sends prebuilt frames and waits until they have come through."""
 
@@ -156,45 +173,80 @@ class Both:
             if time.perf_counter() > deadline:
                 raise RuntimeError(f"{self._row.gateway}: {missing} of {len(ready)} packets did not pass")
 
-    def natt(self, clients: Sequence[str], peer: str) -> list[Tunnel]:
-        """Tunnels of ESP in UDP of several clients with one peer."""
-        with self._tap() as seen:
-            return [self._float(number, client, peer, seen) for number, client in enumerate(clients, 1)]
+    def check(self, sessions: Sequence[Ends]) -> None:
+        """See a packet of each session arrive, both ways; other traffic does not count.
 
-    def _float(self, number: int, client: str, peer: str, seen: Callable[[bytes], tuple[str, int]]) -> Tunnel:
-        header = IkeHeader(number, number, IKE_AUTH, 1, LENGTH, next_payload=46)
-        marked = NON_ESP_MARKER + header.to_bytes()
-        inside_end, outside_end = (client, 4500), (peer, 4500)
-        asked = UdpFlow(inside_end, outside_end, marked)
-        _send(self._lan, self._frames([asked], by_client=True)[0])
-        public_end = seen(marked)
-        answer = UdpFlow(outside_end, public_end, marked)
-        tunnel = Tunnel(
-            esp_in_udp(inside_end, outside_end, 0x1000 + number),
-            esp_in_udp(outside_end, public_end, 0x2000 + number),
-        )
-        self.cross(self._frames([answer], by_client=False), by_client=False)
-        self.cross(self._frames([tunnel.outbound], by_client=True, size=64), by_client=True)
-        self.cross(self._frames([tunnel.inbound], by_client=False, size=64), by_client=False)
-        return tunnel
+        Raises:
+            RuntimeError: some did not, although they were sent more than once.
+        """
+        for at in range(0, len(sessions), AT_ONCE):
+            some = sessions[at : at + AT_ONCE]
+            outbound = self._frames([one.outbound for one in some], by_client=True)
+            inbound = self._frames([one.inbound for one in some], by_client=False)
+            persistent(functools.partial(self._see, outbound, by_client=True))
+            persistent(functools.partial(self._see, inbound, by_client=False))
+
+    def _see(self, ready: Sequence[bytes], *, by_client: bool) -> None:
+        missing = len(ready)
+        with self._tap(self._row.wan if by_client else self._row.lan) as arrived:
+            for frame in ready:
+                _send(self._lan if by_client else self._wan, frame)
+            for frame in arrived:
+                missing -= frame[_PROTOCOL_AT] == ready[0][_PROTOCOL_AT]
+                if not missing:
+                    return
+        way = "outbound" if by_client else "inbound"
+        raise RuntimeError(f"{missing} of {len(ready)} packets did not pass {way}")
+
+    def natt(self, clients: Sequence[str], peer: str, first: int = 1) -> list[Tunnel]:
+        """Tunnels of ESP in UDP of several clients with one peer; numbered from ``first``, as none before.
+
+        Raises:
+            RuntimeError: the gateway did not let everything through.
+        """
+        made = []
+        for at in range(0, len(clients), AT_ONCE):
+            made += self._float(first + at, clients[at : at + AT_ONCE], peer)
+        return made
+
+    def _float(self, first: int, clients: Sequence[str], peer: str) -> list[Tunnel]:
+        outside_end = (peer, 4500)
+        marked = [_marked(first + index) for index in range(len(clients))]
+        asked = [UdpFlow((client, 4500), outside_end, it) for client, it in zip(clients, marked, strict=True)]
+        with self._tap(self._row.wan) as arrived:
+            for frame in self._frames(asked, by_client=True):
+                _send(self._lan, frame)
+            public = _sources(marked, arrived)
+        answers = [UdpFlow(outside_end, public[it], it) for it in marked]
+        self.cross(self._frames(answers, by_client=False), by_client=False)
+        tunnels = [
+            Tunnel(
+                esp_in_udp((client, 4500), outside_end, 0x1000 + number),
+                esp_in_udp(outside_end, public[it], 0x2000 + number),
+            )
+            for number, (client, it) in enumerate(zip(clients, marked, strict=True), first)
+        ]
+        self.cross(self._frames([one.outbound for one in tunnels], by_client=True), by_client=True)
+        self.cross(self._frames([one.inbound for one in tunnels], by_client=False), by_client=False)
+        return tunnels
 
     @contextlib.contextmanager
-    def _tap(self) -> Iterator[Callable[[bytes], tuple[str, int]]]:
-        """Read the sources of what arrives on the WAN, before the sink swallows it."""
-        with inside(self._row.wan):
+    def _tap(self, namespace: str) -> Iterator[Iterator[bytes]]:
+        """Frames as they arrive, before the sink swallows them; no more when none came for PATIENCE."""
+        with inside(namespace):
             tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         tap.bind(("eth0", _ETH_P_ALL))
         tap.settimeout(PATIENCE)
 
-        def seen(payload: bytes) -> tuple[str, int]:
-            while True:
-                frame, address = tap.recvfrom(2048)
-                if address[2] != socket.PACKET_OUTGOING and payload in frame:
-                    source, port = _UDP.unpack_from(frame, _SOURCE_AT)
-                    return show_ip(source), port
+        def arrived() -> Iterator[bytes]:
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    frame, address = tap.recvfrom(2048)
+                    if address[2] != socket.PACKET_OUTGOING:
+                        yield frame
 
         with contextlib.closing(tap):
-            yield seen
+            yield arrived()
 
     def _frames(self, wires: Sequence[Wire], *, by_client: bool, size: int = 64) -> list[bytes]:
         macs = (LAN_MAC, GATEWAY_LAN_MAC) if by_client else (WAN_MAC, GATEWAY_WAN_MAC)
@@ -206,6 +258,25 @@ class Both:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         sock.bind(("eth0", 0))
         return sock
+
+
+def _marked(number: int) -> bytes:
+    """An IKE message on port 4500, as no other number has it."""
+    return NON_ESP_MARKER + IkeHeader(number, number, IKE_AUTH, 1, LENGTH, next_payload=46).to_bytes()
+
+
+def _sources(payloads: Sequence[bytes], arrived: Iterator[bytes]) -> dict[bytes, tuple[str, int]]:
+    """Where each of these came from, when all have come."""
+    found: dict[bytes, tuple[str, int]] = {}
+    wanted, length = set(payloads), len(payloads[0])
+    for frame in arrived:
+        payload = frame[_PAYLOAD_AT : _PAYLOAD_AT + length]
+        if payload in wanted:
+            source, port = _UDP.unpack_from(frame, _SOURCE_AT)
+            found[payload] = show_ip(source), port
+        if len(found) == len(wanted):
+            return found
+    raise RuntimeError(f"{len(wanted) - len(found)} of {len(wanted)} packets to port 4500 did not pass")
 
 
 def _send(sock: socket.socket, frame: bytes) -> None:
