@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 import uvloop
 
@@ -288,7 +288,7 @@ def _serve(parents: Connection, pipe: Connection, core: int) -> None:
         uvloop.run(_obey(pipe))
 
 
-async def _obey(pipe: Connection) -> None:
+async def _obey(pipe: Connection) -> NoReturn:
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(pipe.fileno(), ready.set)
@@ -301,7 +301,7 @@ async def _obey(pipe: Connection) -> None:
         try:
             row, first, connections, calls_each = pipe.recv()
         except EOFError:
-            return
+            os._exit(0)  # with every connection: a loop takes its time over thousands of them
         here = ends.setdefault(row.lan, _Ends(row))
         try:
             answer: object = (

@@ -143,8 +143,11 @@ class Generator:
 def generator(core: int) -> Iterator[Generator]:
     """Start the generator on a core; end it after use."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(there, core), daemon=True)
+    process = multiprocessing.get_context("fork").Process(
+        target=_serve, args=(here, there, core), daemon=True
+    )
     process.start()
+    there.close()
     try:
         assert process.pid is not None
         yield Generator(here, process.pid)
@@ -155,7 +158,8 @@ def generator(core: int) -> Iterator[Generator]:
             process.kill()
 
 
-def _serve(pipe: Connection, core: int) -> None:
+def _serve(parents: Connection, pipe: Connection, core: int) -> None:
+    parents.close()
     os.sched_setaffinity(0, {core})
     stand_alone()
     raise_files()  # each load keeps some open
