@@ -123,7 +123,7 @@ class Address:
         """Give the gateway another address; when the kernel said so (wall clock), and what came of it."""
         row = contender.row
         with contextlib.closing(Both(row)) as both, _listening(row) as (kernel, tap):
-            (tunnel,) = persistent(lambda: both.natt([PROBE[0]], PROBE[1]))
+            (tunnel,) = both.natt([PROBE[0]], PROBE[1])
             (frame,) = frames([tunnel.outbound], 64, LAN_MAC, GATEWAY_LAN_MAC)
             return _watch(row, kernel, tap, lambda: both.send(frame))
 

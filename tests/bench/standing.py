@@ -86,9 +86,5 @@ class Standing:
         return made
 
     def _tunnels(self, first: int, count: int) -> Sequence[Ends]:
-        made: list[Ends] = []
         clients = [show_ip(_NATT_CLIENT + number) for number in range(first, first + count)]
-        for at in range(0, count, AT_ONCE):
-            some = clients[at : at + AT_ONCE]
-            made += persistent(functools.partial(self.sides.natt, some, PEERS[0], first + at + 1))
-        return made
+        return self.sides.natt(clients, PEERS[0], first + 1)

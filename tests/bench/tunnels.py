@@ -40,6 +40,9 @@ _ATTEMPTS: Final = 5
 AT_ONCE: Final = 100
 #: Seconds a stage of a set-up may take.
 PATIENCE: Final = 5.0
+_SO_RCVBUFFORCE: Final = 33
+#: Octets in the kernel for what a tap has seen and nobody has read yet.
+_ROOM: Final = 4 << 20
 #: The only taps that see a packet before the ingress hook, where the sink is.
 _ETH_P_ALL: Final = 0x0003
 #: Where in a frame IP's protocol and source address are, after which the destination's and UDP's source port
@@ -129,6 +132,10 @@ def persistent(attempt: Callable[[], T]) -> T:
     return attempt()
 
 
+#: Begins to read what comes from now on, or has come and was not read.
+Arrived = Callable[[], Iterator[bytes]]
+
+
 class Both:
     """Both sides of a row: sends prebuilt frames and waits until they have come through."""
 
@@ -179,22 +186,23 @@ class Both:
         Raises:
             RuntimeError: some did not, although they were sent more than once.
         """
-        for at in range(0, len(sessions), AT_ONCE):
-            some = sessions[at : at + AT_ONCE]
-            outbound = self._frames([one.outbound for one in some], by_client=True)
-            inbound = self._frames([one.inbound for one in some], by_client=False)
-            persistent(functools.partial(self._see, outbound, by_client=True))
-            persistent(functools.partial(self._see, inbound, by_client=False))
+        for by_client, namespace in ((True, self._row.wan), (False, self._row.lan)):
+            ready = self._frames(
+                [one.outbound if by_client else one.inbound for one in sessions], by_client=by_client
+            )
+            with self._tap(namespace) as arrived:
+                for at in range(0, len(ready), AT_ONCE):
+                    some = ready[at : at + AT_ONCE]
+                    persistent(functools.partial(self._see, some, arrived, by_client=by_client))
 
-    def _see(self, ready: Sequence[bytes], *, by_client: bool) -> None:
+    def _see(self, ready: Sequence[bytes], arrived: Arrived, *, by_client: bool) -> None:
         missing = len(ready)
-        with self._tap(self._row.wan if by_client else self._row.lan) as arrived:
-            for frame in ready:
-                _send(self._lan if by_client else self._wan, frame)
-            for frame in arrived:
-                missing -= frame[_PROTOCOL_AT] == ready[0][_PROTOCOL_AT]
-                if not missing:
-                    return
+        for frame in ready:
+            _send(self._lan if by_client else self._wan, frame)
+        for frame in arrived():
+            missing -= frame[_PROTOCOL_AT] == ready[0][_PROTOCOL_AT]
+            if not missing:
+                return
         way = "outbound" if by_client else "inbound"
         raise RuntimeError(f"{missing} of {len(ready)} packets did not pass {way}")
 
@@ -202,21 +210,22 @@ class Both:
         """Tunnels of ESP in UDP of several clients with one peer; numbered from ``first``, as none before.
 
         Raises:
-            RuntimeError: the gateway did not let everything through.
+            RuntimeError: the gateway did not let everything through, although it was sent more than once.
         """
-        made = []
-        for at in range(0, len(clients), AT_ONCE):
-            made += self._float(first + at, clients[at : at + AT_ONCE], peer)
+        made: list[Tunnel] = []
+        with self._tap(self._row.wan) as arrived:
+            for at in range(0, len(clients), AT_ONCE):
+                some = clients[at : at + AT_ONCE]
+                made += persistent(functools.partial(self._float, first + at, some, peer, arrived))
         return made
 
-    def _float(self, first: int, clients: Sequence[str], peer: str) -> list[Tunnel]:
+    def _float(self, first: int, clients: Sequence[str], peer: str, arrived: Arrived) -> list[Tunnel]:
         outside_end = (peer, 4500)
         marked = [_marked(first + index) for index in range(len(clients))]
         asked = [UdpFlow((client, 4500), outside_end, it) for client, it in zip(clients, marked, strict=True)]
-        with self._tap(self._row.wan) as arrived:
-            for frame in self._frames(asked, by_client=True):
-                _send(self._lan, frame)
-            public = _sources(marked, arrived)
+        for frame in self._frames(asked, by_client=True):
+            _send(self._lan, frame)
+        public = _sources(marked, arrived())
         answers = [UdpFlow(outside_end, public[it], it) for it in marked]
         self.cross(self._frames(answers, by_client=False), by_client=False)
         tunnels = [
@@ -231,10 +240,14 @@ class Both:
         return tunnels
 
     @contextlib.contextmanager
-    def _tap(self, namespace: str) -> Iterator[Iterator[bytes]]:
-        """Frames as they arrive, before the sink swallows them; no more when none came for PATIENCE."""
+    def _tap(self, namespace: str) -> Iterator[Arrived]:
+        """Frames as they arrive, before the sink swallows them, until none has come for PATIENCE.
+
+        To open and close a tap takes the kernel longer than a hundred packets.
+        """
         with inside(namespace):
             tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
         tap.bind(("eth0", _ETH_P_ALL))
         tap.settimeout(PATIENCE)
 
@@ -246,7 +259,7 @@ class Both:
                         yield frame
 
         with contextlib.closing(tap):
-            yield arrived()
+            yield arrived
 
     def _frames(self, wires: Sequence[Wire], *, by_client: bool, size: int = 64) -> list[bytes]:
         macs = (LAN_MAC, GATEWAY_LAN_MAC) if by_client else (WAN_MAC, GATEWAY_WAN_MAC)
