@@ -62,11 +62,11 @@ ip -n peer link set eth0 up
 
 
 class Call:
-    """A call that stands, with traffic: see tests/lab/standing_call.py."""
+    """A call that stands, with traffic: see tests/system/standing_call.py."""
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        script = f"rm -f /run/hang-up; cd /opt/checkout && exec {_PYTHON} -m tests.lab.standing_call"
+        script = f"rm -f /run/hang-up; cd /opt/checkout && exec {_PYTHON} -m tests.system.standing_call"
         self._job: GuestJob = guest.start(f"{script} client peer /run/hang-up")
         self.goes_on()
 

@@ -27,9 +27,8 @@ from typing import Any, Final
 from protocols import ipv4
 from protocols.addr import parse_ip
 from protocols.gre.codec import EnhancedGre
-from protocols.pptp import messages
 from tests.netns import Namespace, Network, network
-from tests.system.control import Control, Tunnel
+from tests.system.control import Control, Tunnel, called, started
 
 VPNMASQ: Final = str(Path(sys.executable).with_name("vpnmasq"))
 PUBLIC: Final = "200.200.200.200"
@@ -151,6 +150,15 @@ class Gre:
         """Whether nothing comes for a while."""
         readable, _, _ = select.select([self.sock], [], [], SILENCE)
         return not readable
+
+
+def raw(host: Namespace, protocol: int = GRE) -> Gre:
+    """A host's raw sockets, which are the caller's to close."""
+    with host.entered():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+        out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    sock.settimeout(PATIENCE)
+    return Gre(sock, out)
 
 
 class Home:
@@ -294,13 +302,10 @@ directory = ""
 
     def raw(self, host: Namespace, protocol: int = GRE) -> Gre:
         """A host's raw sockets."""
-        with host.entered():
-            sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
-            out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        self._stack.callback(sock.close)
-        self._stack.callback(out.close)
-        sock.settimeout(PATIENCE)
-        return Gre(sock, out)
+        made = raw(host, protocol)
+        self._stack.callback(made.sock.close)
+        self._stack.callback(made.out.close)
+        return made
 
     def listen(self, host: Namespace, port: int = 1723) -> socket.socket:
         """A listening socket of a host."""
@@ -335,10 +340,7 @@ directory = ""
         """A host dials and starts; both ends."""
         client = self.dial(host, to)
         server = self.accept(listening)
-        client.says(messages.StartRequest())
-        server.hears(messages.StartRequest)
-        server.says(messages.StartReply(result=1))
-        client.hears(messages.StartReply)
+        started(client, server)
         return client, server
 
     def tunnel(
@@ -346,11 +348,7 @@ directory = ""
     ) -> Tunnel:
         """A host dials, starts and calls."""
         client, server = self.connection(host, to, listening)
-        client.says(messages.OutgoingCallRequest(call_id=client_id))
-        request = server.hears(messages.OutgoingCallRequest)
-        server.says(messages.OutgoingCallReply(call_id=server_id, peer_call_id=request.call_id, result=1))
-        reply = client.hears(messages.OutgoingCallReply)
-        return Tunnel(client, server, request.call_id, reply.call_id, client_id, server_id)
+        return called(client, server, client_id=client_id, server_id=server_id)
 
 
 _NO_PRIVATE_ADDRESSES = """
