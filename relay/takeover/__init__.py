@@ -1,9 +1,10 @@
 """One process takes over from another that goes on serving until it does.
 
-channel   records with descriptors, over the control socket
-estate    what is handed over: sockets, connections, the core's state
-giving    the old process
-taking    the new one
+channel    records with descriptors, over the control socket
+container  whether one ends with the old process
+estate     what is handed over: sockets, connections, the core's state
+giving     the old process
+taking     the new one
 
     new                                   old
     POST /v1/takeover       ────────►

@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -19,7 +18,7 @@ from relay.interceptor import Interceptor
 from relay.kernel import KernelError
 from relay.lock import Locks
 from relay.service import Service
-from relay.takeover import estate
+from relay.takeover import container, estate
 from relay.takeover.channel import PROTOCOL, ChannelError, GivingEnd
 
 _log = structlog.get_logger("vpnmasq.takeover")
@@ -28,9 +27,6 @@ _log = structlog.get_logger("vpnmasq.takeover")
 #: which is less than a PPTP host waits for an answer (RFC 2637 §3.1.4).
 _PREPARATION: Final = 60.0
 _PATIENCE: Final = 30.0
-
-#: The namespace of processes that a machine begins with (linux/proc_ns.h, PROC_PID_INIT_INO).
-_MACHINE: Final = 0xEFFFFFFC
 
 #: Records of the snapshot that are made before packets get their turn again.
 _AT_ONCE: Final = 16
@@ -65,7 +61,7 @@ class Giver:
                 "the running gateway is a service, which ends with it, and the new process is none of the "
                 "service's: systemctl reload starts one that is"
             )
-        if _a_container_ends_with_us():
+        if container.ends_with_us():
             return "the container of the running gateway ends with it: replace the container instead"
         if self.busy:
             return "another process is taking over already"
@@ -165,10 +161,3 @@ class Giver:
         service.station.intakes.begin()
         service.station.streams.resume()
         service.station.splices.resume()
-
-
-def _a_container_ends_with_us() -> bool:
-    """Whether we are the first process of a container, or that is one which waits for us, as tini does."""
-    if os.getppid() > 1 or Path("/proc/self/ns/pid").stat().st_ino == _MACHINE:
-        return False
-    return Path("/proc/1/comm").read_text() != "systemd\n"

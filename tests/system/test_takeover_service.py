@@ -10,8 +10,9 @@ from typing import Final
 import pytest
 
 from relay.cli.exits import Exit
+from tests.pidns import UNSHARED, first, requires_pidns
 from tests.system.calls import call
-from tests.system.home import PATIENCE, PEER, PUBLIC, Home, until
+from tests.system.home import PATIENCE, PEER, PUBLIC, Daemon, Home, until
 from tests.system.test_takeover import another, answers, start
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
@@ -66,3 +67,37 @@ def test_who_waits_for_a_new_process_learns_how_it_failed(house: Home) -> None:
     starter = another(house, daemon, "--detach", "--set", "wan.interfaze=eth1", wait=False)
     assert starter.ends() == Exit.BAD_CONFIGURATION
     assert "wan.interfaze" in starter.log()
+
+
+def in_container(house: Home, *above: str) -> Daemon:
+    """A daemon that these have started in a namespace of processes."""
+    if requires_pidns():
+        pytest.skip(requires_pidns())
+    return start(house, under=(*UNSHARED, *above))
+
+
+def test_in_a_container_that_goes_on_another_process_takes_over(house: Home, tmp_path: Path) -> None:
+    old = in_container(house, *first(tmp_path, "init", waits=False))
+    tunnel = call(house, house.client, PEER, house.peer)
+    new = another(house, old)
+    until(lambda: "another process has taken over" in old.log())
+    answers(tunnel)
+    assert new.document("status")["state"] == "ready"
+    assert old.process.poll() is None
+    house.daemons.remove(old)
+    old.stop(signal.SIGKILL)
+
+
+def test_where_a_container_would_end_the_process_in_it_goes_on(house: Home, tmp_path: Path) -> None:
+    old = in_container(house, *first(tmp_path, "tini"), "--")
+    tunnel = call(house, house.client, PEER, house.peer)
+    new = another(house, old, wait=False)
+    assert new.ends() == Exit.FAILED
+    assert "replace the container instead" in new.log()
+    answers(tunnel)
+    within = Path(f"/proc/{old.process.pid}/task/{old.process.pid}/children")
+    tini = int(within.read_text())
+    (daemon,) = Path(f"/proc/{tini}/task/{tini}/children").read_text().split()
+    os.kill(int(daemon), signal.SIGTERM)
+    assert old.ends() == Exit.DONE
+    house.daemons.remove(old)
