@@ -38,8 +38,6 @@ class Talk:
 
     way: Way
     session: ForwardSession
-    #: Whether the peer is inside.
-    hairpin: bool
     heard: set[Side] = field(default_factory=set)
     #: The peer's endpoints, the least recently new one first, with the flows to and from each.
     endpoints: dict[Endpoint, dict[Side, Flow]] = field(default_factory=dict)
@@ -186,8 +184,7 @@ class UdpForwards:
             listen=rule.listen,
             server_port=rule.server_port,
         )
-        hairpin = contains(self._admission.policy.lan_networks, found.peer)
-        talk = Talk(found, session, hairpin=hairpin)
+        talk = Talk(found, session)
         self._talks[self._key(found)] = talk
         self._registry.add(session, initiator)
         self._deadlines.file(talk, now + self._timers.udp)
@@ -214,15 +211,16 @@ class UdpForwards:
         if side in flows:
             return actions
         server, inbound = talk.way.server, side is Side.WAN
+        hairpin = contains(self._admission.policy.lan_networks, peer[0])
         flow = Flow(
-            side=Side.LAN if talk.hairpin else side,
+            side=Side.LAN if hairpin else side,
             sender=peer if inbound else server,
             addressed=public if inbound else seen,
             source=seen if inbound else public,
             target=server if inbound else peer,
             traffic=talk.session.inbound if inbound else talk.session.outbound,
             plain=True,
-            hairpin=talk.hairpin,
+            hairpin=hairpin,
         )
         flows[side] = flow
         self._flows.add(flow)

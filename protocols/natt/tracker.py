@@ -320,6 +320,8 @@ class NattTracker:
             return "no longer allowed"
         if talk.hairpin and talk.session.gateway != wan:
             return "the public address has changed"
+        if wan is not None and talk.hairpin != self._is_hairpin(relation):
+            return "its peer is on another side now"
         if mapping.public_port == PORT and not mapping.fixed and rules.serves(self._admission):
             return "port 4500 is an exposed server's now"
         keeps_port = mapping.host[1] == IKE_PORT and not contains(self._ipsec.change_port, relation.peer)

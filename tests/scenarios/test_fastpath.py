@@ -34,6 +34,9 @@ from tests.scenarios.world import (
 
 LANES = ("kernel",)
 
+#: ESP in UDP.
+ESP = Esp(0x3000, 2, b"data").to_bytes()
+
 #: A server that its neighbours reach by the public address.
 NEIGHBOURS = policy(replace(expose(SERVER, "10.0.0.0/24"), ipsec=True))
 
@@ -168,12 +171,11 @@ def test_what_is_forwarded_to_a_neighbour_is_the_kernels_both_ways(rule: Forward
 
 def test_esp_in_udp_of_neighbours_is_the_kernels_and_counts_for_both_sessions() -> None:
     world = World(NEIGHBOURS)
-    data = Esp(0x3000, 2, b"data").to_bytes()
     for packets in (1, 2, 3):
-        there = read(udp(world, Side.LAN, (CLIENT, 4500), (WAN, 4500), data))
-        assert there == replace(there, target=(SERVER, 4500), payload=data)
-        back = read(udp(world, Side.LAN, (SERVER, 4500), there.source, data))
-        assert (back.source, back.target, back.payload) == ((WAN, 4500), (CLIENT, 4500), data)
+        there = read(udp(world, Side.LAN, (CLIENT, 4500), (WAN, 4500), ESP))
+        assert there == replace(there, target=(SERVER, 4500), payload=ESP)
+        back = read(udp(world, Side.LAN, (SERVER, 4500), there.source, ESP))
+        assert (back.source, back.target, back.payload) == ((WAN, 4500), (CLIENT, 4500), ESP)
         assert world.kernel.packets == 2 * (packets - 1)
     client, server = world.sessions()
     assert (client.inside, server.inside) == (CLIENT, SERVER)
@@ -205,12 +207,33 @@ def test_esp_of_neighbours_is_the_kernels_both_ways() -> None:
     assert (len(world.kernel), world.sessions()) == (0, [])
 
 
+def test_neighbours_whom_the_rules_name_no_more_are_taken_from_the_kernel() -> None:
+    world = World(NEIGHBOURS)
+    shown = read(udp(world, Side.LAN, (CLIENT, 4500), (WAN, 4500), ESP)).source
+    udp(world, Side.LAN, (SERVER, 4500), shown, ESP)
+    world.packet(Side.LAN, esp_packet(CLIENT, WAN, 0x1000, 1))
+    world.packet(Side.LAN, esp_packet(SERVER, WAN, 0x2000, 1))
+    assert (len(world.kernel), len(world.sessions())) == (4, 3)
+    nobody = replace(NEIGHBOURS, expose=(replace(NEIGHBOURS.expose[0], allow=()),))
+    world.perform(world.gateway.reload(nobody, now=world.now))
+    assert (len(world.kernel), world.sessions()) == (0, [])
+    assert udp(world, Side.LAN, (CLIENT, 4500), (WAN, 4500), ESP) is Reason.NO_RULE
+
+    house = ForwardWorld(forwarding(DNS, FWZ))
+    house.udp(Side.LAN, (CLIENT, 40000), (WAN, 53))
+    house.ip(Side.LAN, CLIENT, WAN)
+    assert len(house.kernel) == 2
+    house.note(
+        house.gateway.reload(forwarding(replace(DNS, allow=()), replace(FWZ, allow=())), now=house.now)
+    )
+    assert (len(house.kernel), house.sessions) == (0, [])
+
+
 def test_esp_in_udp_is_the_kernels_and_ike_beside_it_is_not() -> None:
     world = World(IPSEC)
     session = natt(world)
     assert (len(world.kernel), session.offloaded) == (2, 2)
-    data = Esp(0x3000, 2, b"data").to_bytes()
-    assert isinstance(udp(world, Side.LAN, (CLIENT, 4500), (PEER, 4500), data), bytes)
+    assert isinstance(udp(world, Side.LAN, (CLIENT, 4500), (PEER, 4500), ESP), bytes)
     assert world.kernel.packets == 1
     before = session.outbound.packets
     assert isinstance(udp(world, Side.LAN, (CLIENT, 4500), (PEER, 4500), KEEPALIVE), bytes)

@@ -264,3 +264,16 @@ def test_a_hairpin_ends_with_the_address_it_went_by() -> None:
     lab.lan(CLIENT, 4500, WAN_2, 4500, esp(1))
     lab.move(None)
     assert lab.sessions() == []
+
+
+def test_a_talk_with_whoever_had_the_address_that_is_ours_now_ends() -> None:
+    lab = UdpWorld(policy(STAFF, HAIRPIN))
+    assert out(lab.lan(CLIENT, 4500, WAN_2, 4500, esp(1))) != 4500
+    lab.move(WAN_2)
+    assert lab.log[-1] == "closed 10.0.0.2: its peer is on another side now"
+    for fast in (False, True):
+        data = lab.lan(CLIENT, 4500, WAN_2, 4500, esp(1))
+        assert isinstance(data, Got)
+        assert data == Got(WAN_2, data.src_port, SERVER, 4500, esp(1))
+        assert lab.fast() is fast
+        assert lab.lan(SERVER, 4500, WAN_2, data.src_port, esp(2)) == Got(WAN_2, 4500, CLIENT, 4500, esp(2))
