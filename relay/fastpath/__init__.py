@@ -7,6 +7,7 @@
     libbpf    loads the program; the only file that knows libbpf
     links     attaches it to interfaces; filters: whether others have, too
     null      the twin that carries nothing, and says why
+    table     where flows lie in memory that we and the kernel share
     routes    where a flow's packets leave
     ways      … and follows that when routes change
 

@@ -18,30 +18,40 @@ PROGRAMS: Final = {
     (Side.WAN, False): "wan_plain",
 }
 FLOWS: Final = "flows"
-SLOTS: Final = "slots"
 HOPS: Final = "hops"
-LEASE: Final = "lease"
+CONTROLS: Final = "controls"
 
 #: How many ways out there may be (MOST_HOPS).
 MOST_HOPS: Final = 1024
+#: How far behind its home a flow may lie (MOST_REACH).
+MOST_REACH: Final = 127
 
-#: struct flow_key: source, target, label, protocol, side.
+#: What an element of an array is known by.
+INDEX: Final = struct.Struct("=I")
+#: struct flow_key: source, target, label, protocol, side; and as two words (union key).
 KEY: Final = struct.Struct("!IIIBBxx")
-#: The first part of struct slot, in two orders of bytes: source, target, label …
+KEY_WORDS: Final = struct.Struct("=QQ")
+#: What follows in struct flow, in two orders of bytes: source, target, label …
 _LEAVES: Final = struct.Struct("!III")
-#: … hop, kind.
+#: … hop, kind …
 _WAY: Final = struct.Struct("=HH")
-#: The rest: packets, octets, nanoseconds of the last one, sequence number.
-COUNTERS: Final = struct.Struct("=QQQI20x")
-COUNTERS_AT: Final = _LEAVES.size + _WAY.size
-HOP_AT: Final = _LEAVES.size
-SLOT_SIZE: Final = COUNTERS_AT + COUNTERS.size
-#: Of memory full of slots, taken as 64-bit integers, those that count packets.
-PACKETS: Final = slice(COUNTERS_AT // 8, None, SLOT_SIZE // 8)
-SLOT_INDEX: Final = struct.Struct("=I")
+#: … packets, octets, nanoseconds of the last one, sequence number.
+COUNTERS: Final = struct.Struct("=QQQI")
+HOP_AT: Final = KEY.size + _LEAVES.size
+COUNTERS_AT: Final = HOP_AT + _WAY.size
+#: The rest is the line's: its reach.
+REACH_AT: Final = COUNTERS_AT + COUNTERS.size
+FLOW_SIZE: Final = 64
+#: Of memory full of flows, taken as 64-bit integers, those that count packets.
+PACKETS: Final = slice(COUNTERS_AT // 8, None, FLOW_SIZE // 8)
 #: Native, not just in native order: written as one, for the kernel may be reading it.
 HOP_INDEX: Final = struct.Struct("@H")
+REACH: Final = struct.Struct("@I")
+KEY_WORD: Final = struct.Struct("@Q")
+#: struct control: until when flows hold; seed, homes.
 LEASE_END: Final = struct.Struct("@Q")
+_HASH: Final = struct.Struct("=QQQ")
+CONTROL_SIZE: Final = LEASE_END.size + _HASH.size
 _HOP_START: Final = struct.Struct("=I")
 _HOP_GATEWAY: Final = struct.Struct("!I")
 _HOP_MTU: Final = struct.Struct("=I")
@@ -51,10 +61,9 @@ HOP_SIZE: Final = 28
 
 #: Octets of the maps' keys and values.
 SHAPES: Final = {
-    FLOWS: (KEY.size, SLOT_INDEX.size),
-    SLOTS: (SLOT_INDEX.size, SLOT_SIZE),
-    HOPS: (SLOT_INDEX.size, HOP_SIZE),
-    LEASE: (SLOT_INDEX.size, LEASE_END.size),
+    FLOWS: (INDEX.size, FLOW_SIZE),
+    HOPS: (INDEX.size, HOP_SIZE),
+    CONTROLS: (INDEX.size, CONTROL_SIZE),
 }
 
 
@@ -77,7 +86,7 @@ class KernelKind(IntEnum):
 
 
 _KINDS: Final = {kind: KernelKind[kind.name] for kind in Kind}
-_SIDES: Final = {Side.LAN: 0, Side.WAN: 1}
+_SIDES: Final = {Side.LAN: 1, Side.WAN: 2}
 
 
 def key(shortcut: Shortcut) -> bytes:
@@ -86,10 +95,15 @@ def key(shortcut: Shortcut) -> bytes:
     return KEY.pack(shortcut.sender, shortcut.addressed, shortcut.label, shortcut.protocol, side)
 
 
-def slot(shortcut: Shortcut, hop: int) -> bytes:
+def leaves(shortcut: Shortcut, hop: int) -> bytes:
     """What they leave with, and counters at zero."""
-    leaves = _LEAVES.pack(shortcut.source, shortcut.target, shortcut.new_label)
-    return leaves + _WAY.pack(hop, _KINDS[shortcut.kind]) + COUNTERS.pack(0, 0, 0, 0)
+    packed = _LEAVES.pack(shortcut.source, shortcut.target, shortcut.new_label)
+    return packed + _WAY.pack(hop, _KINDS[shortcut.kind]) + COUNTERS.pack(0, 0, 0, 0)
+
+
+def control(until: int, seed: tuple[int, int], homes: int) -> bytes:
+    """What holds for all flows."""
+    return LEASE_END.pack(until) + _HASH.pack(*seed, homes)
 
 
 def hop(interface: int, gateway: int, mtu: int, means: Means = Means.NEIGHBOUR, header: bytes = b"") -> bytes:

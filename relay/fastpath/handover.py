@@ -13,9 +13,10 @@ import structlog
 from protocols.actions import Offload, Shortcut, Side
 from protocols.gateway import Gateway
 from relay.fastpath import FastPath
-from relay.fastpath.kernel import LOOKS, KernelFastPath
+from relay.fastpath.kernel import KernelFastPath
 from relay.fastpath.null import NullFastPath
 from relay.fastpath.routes import NEIGHBOURS, ROUTES, drained, heard_of, subscription
+from relay.fastpath.table import LOOKS
 from relay.kernel import KernelError
 from relay.wakeup import Ticker
 

@@ -1,6 +1,6 @@
 """The ways out of all offloaded flows, kept in step with the kernel's routing.
 
-Flows share them: there is one for each interface and next hop, and a flow's slot has its number. When routes
+Flows share them: there is one for each interface and next hop, and a flow's line has its number. When routes
 change, every destination is looked up anew, a slice at a time, so that ten thousand of them do not hold up
 packets.
 """
@@ -24,12 +24,12 @@ _MOST_OWN = abi.MOST_HOPS // 4
 @dataclass(slots=True)
 class _Destination:
     way: Way
-    #: Slots of the flows that go there.
-    slots: set[int] = field(default_factory=set)
+    #: Lines of the flows that go there.
+    lines: set[int] = field(default_factory=set)
 
 
 class Ways:
-    """Numbers for ways out. ``write`` puts one into the kernel, ``turn`` gives a slot another one."""
+    """Numbers for ways out. ``write`` puts one into the kernel, ``turn`` gives a flow another one."""
 
     def __init__(
         self, routes: Routes, write: Callable[[int, Way], None], turn: Callable[[int, int], None]
@@ -44,7 +44,7 @@ class Ways:
         self._stale: Iterator[Ip4] | None = None
         self._again = False
 
-    def enter(self, target: Ip4, slot: int) -> int | None:
+    def enter(self, target: Ip4, line: int) -> int | None:
         """The number of the way to a flow's target; None when there are too many different ones."""
         destination = self._destinations.get(target)
         if destination is None:
@@ -52,14 +52,14 @@ class Ways:
             if self._number(way) is None:
                 return None
             destination = self._destinations[target] = _Destination(way)
-        destination.slots.add(slot)
+        destination.lines.add(line)
         return self._numbers[destination.way]
 
-    def leave(self, target: Ip4, slot: int) -> None:
+    def leave(self, target: Ip4, line: int) -> None:
         """The flow is gone."""
         destination = self._destinations[target]
-        destination.slots.discard(slot)
-        if not destination.slots:
+        destination.lines.discard(line)
+        if not destination.lines:
             del self._destinations[target]
 
     def changed(self) -> None:
@@ -96,8 +96,8 @@ class Ways:
                 continue
             number = self._number(way)
             destination.way = way if number is not None else NO_WAY
-            for slot in destination.slots:
-                self._turn(slot, number or 0)
+            for line in destination.lines:
+                self._turn(line, number or 0)
         if len(targets) < _SLICE:
             self._collect()
             self._stale = iter(list(self._destinations)) if self._again else None

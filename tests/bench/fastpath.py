@@ -11,6 +11,7 @@ from typing import Final
 
 from protocols.actions import Side
 from relay.fastpath.kernel import KernelFastPath
+from relay.fastpath.table import LOOKS
 from tests.bench import contenders, latency
 from tests.bench.callers import callers
 from tests.bench.contenders import GATEWAY_CORE, GENERATOR_CORE, KERNEL, Contender
@@ -136,7 +137,7 @@ class FastPath:
         lane = self.setting.lane(row, tunnels, Direction.OUTBOUND, SIZES[0])
         lane.sample(None, 0.1)
         began = time.perf_counter()
-        for _ in range(-(-number // 16384)):
+        for _ in range(LOOKS):
             list(carrier.changes())
         look = time.perf_counter() - began
         with inside(row.row.gateway):

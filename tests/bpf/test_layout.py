@@ -1,6 +1,7 @@
 """The structures that both sides share, as the compiler laid them out (BTF) and as abi.py packs them."""
 
 import ctypes
+import struct
 from collections.abc import Iterator
 from typing import Final
 
@@ -60,34 +61,46 @@ SHORTCUT: Final = Shortcut(
 def test_a_key(types: Types) -> None:
     size, at = types.offsets("flow_key")
     key = abi.key(SHORTCUT)
-    assert len(key) == abi.KEY.size == size
+    assert len(key) == abi.KEY.size == abi.KEY_WORDS.size == size
     assert key[at["source"] :][:4] == bytes.fromhex("01020304")
     assert key[at["target"] :][:4] == bytes.fromhex("05060708")
     assert key[at["label"] :][:4] == bytes.fromhex("11121314")
     assert key[at["protocol"]] == 17
-    assert key[at["side"]] == 1
+    assert key[at["side"]] == 2
     assert key[at["zero"] :] == bytes(2)
 
 
-def test_a_slot(types: Types) -> None:
-    size, at = types.offsets("slot")
-    slot = abi.slot(SHORTCUT, 7)
-    assert len(slot) == abi.SLOT_SIZE == size
-    assert slot[at["source"] :][:4] == bytes.fromhex("00000021")
-    assert slot[at["target"] :][:4] == bytes.fromhex("00000031")
-    assert slot[at["label"] :][:4] == bytes.fromhex("41424344")
-    assert abi.HOP_INDEX.unpack_from(slot, at["hop"]) == (7,)
+def test_a_flow(types: Types) -> None:
+    size, at = types.offsets("flow")
+    assert size == abi.FLOW_SIZE
+    flow = bytes(abi.KEY.size) + abi.leaves(SHORTCUT, 7)
+    assert at["key"] == 0
+    assert flow[at["source"] :][:4] == bytes.fromhex("00000021")
+    assert flow[at["target"] :][:4] == bytes.fromhex("00000031")
+    assert flow[at["label"] :][:4] == bytes.fromhex("41424344")
+    assert abi.HOP_INDEX.unpack_from(flow, at["hop"]) == (7,)
     assert at["hop"] == abi.HOP_AT
-    assert slot[at["kind"]] == abi.KernelKind.UDP
+    assert flow[at["kind"]] == abi.KernelKind.UDP
     assert at["packets"] == abi.COUNTERS_AT
+    assert at["reach"] == len(flow) == abi.REACH_AT
+    assert at["reach"] + abi.REACH.size == size
 
 
 def test_counters(types: Types) -> None:
-    _, at = types.offsets("slot")
-    memory = bytearray(abi.SLOT_SIZE)
+    _, at = types.offsets("flow")
+    memory = bytearray(abi.FLOW_SIZE)
     for name, value, width in (("packets", 1, 8), ("octets", 2, 8), ("last_seen", 3, 8), ("sequence", 4, 4)):
         memory[at[name] : at[name] + width] = value.to_bytes(width, "little")
     assert abi.COUNTERS.unpack_from(memory, abi.COUNTERS_AT) == (1, 2, 3, 4)
+
+
+def test_what_holds_for_all(types: Types) -> None:
+    size, at = types.offsets("control")
+    control = abi.control(1, (2, 3), 4)
+    assert len(control) == abi.CONTROL_SIZE == size
+    assert abi.LEASE_END.unpack_from(control, at["until"]) == (1,)
+    assert struct.unpack_from("=QQ", control, at["seed"]) == (2, 3)
+    assert struct.unpack_from("=Q", control, at["homes"]) == (4,)
 
 
 def test_a_hop(types: Types) -> None:

@@ -39,7 +39,7 @@ def way_out(fastpath: KernelFastPath) -> tuple[int, bytes]:
 def reached(fastpath: KernelFastPath, neighbour: int) -> tuple[int, bytes]:
     """Means and header of the way to a neighbour."""
     (number,) = (number for way, number in fastpath._ways._numbers.items() if way.gateway == neighbour)
-    value = fastpath._library.lookup(fastpath._hops, abi.SLOT_INDEX.pack(number), abi.HOP_SIZE)
+    value = fastpath._library.lookup(fastpath._hops, abi.INDEX.pack(number), abi.HOP_SIZE)
     assert value is not None
     return struct.unpack_from("=I", value, 12)[0], value[16:28]
 

@@ -201,18 +201,6 @@ def test_the_fast_path_is_active_where_that_is_allowed(holder: Images) -> None:
     assert int(daemon["CapPrm"], 16) == RAW | ADMIN
 
 
-def test_no_process_takes_over_behind_an_init_of_the_runtimes(holder: Images) -> None:
-    holder.start(ALONE, HOLDER, SETTINGS, "--init")
-    holder.ready(ALONE)
-    first, second, _ = (one["Name"] for one in holder.engine.processes(ALONE))
-    assert second == "tini"
-    assert first != second
-    found = holder.engine.podman("exec", ALONE, "vpnmasq", "run", "--takeover", check=False)
-    assert found.status == 1
-    assert "replace the container" in found.output
-    assert holder.healthy(ALONE)
-
-
 def test_orphans_of_its_programs_are_collected(holder: Images) -> None:
     command = shlex.join(["sh", "-c", "(sleep 0.5; echo >/run/vpnmasq/orphan) &"])
     holder.start(ALONE, HOLDER, SETTINGS | {"VPNMASQ_DYNAMIC__UP_COMMANDS": json.dumps([command])})

@@ -70,7 +70,7 @@ class Line:
 
     def reached(self) -> list[tuple[int, str]]:
         """By what means the next hop is reached, and the target's address in the header for that."""
-        values = (libbpf().lookup(self._hops, abi.SLOT_INDEX.pack(n), abi.HOP_SIZE) for n in range(1, 9))
+        values = (libbpf().lookup(self._hops, abi.INDEX.pack(n), abi.HOP_SIZE) for n in range(1, 9))
         return [
             (int.from_bytes(value[12:16], "little"), value[16:22].hex(":"))
             for value in values

@@ -8,9 +8,10 @@
 
 #include <linux/types.h>
 
+/* None is zero, so that no key is: a free line's is. */
 enum side {
-	SIDE_LAN = 0,
-	SIDE_WAN = 1,
+	SIDE_LAN = 1,
+	SIDE_WAN = 2,
 };
 
 /* How a flow's packets are recognised and what is rewritten in them. */
@@ -31,13 +32,21 @@ struct flow_key {
 	__u8 side; /* enum side */
 	__u8 zero[2];
 };
-_Static_assert(sizeof(struct flow_key) == 16, "struct flow_key");
+
+/* The same, as it is written (stack.h) and compared. */
+union key {
+	struct flow_key fields;
+	__u64 words[2];
+};
+_Static_assert(sizeof(union key) == sizeof(struct flow_key) && sizeof(union key) == 16, "union key");
 
 /*
- * What they leave with, and what they amount to. User space reads the counters where they are (mmap), so
- * reading back costs no system call; one flow has a cache line to itself.
+ * A flow: what its packets carry, what they leave with, and what they amount to. It has a cache line to itself,
+ * for with many flows reading that is most of what a packet costs. User space writes all of it but the counters,
+ * the second word of the key last, and reads the counters where they are (mmap).
  */
-struct slot {
+struct flow {
+	union key key;
 	__be32 source;
 	__be32 target;
 	__be32 label;
@@ -47,9 +56,24 @@ struct slot {
 	__u64 octets; /* of whole IP packets */
 	__u64 last_seen; /* CLOCK_MONOTONIC, nanoseconds, as exact as a timer tick */
 	__u32 sequence; /* of the last ESP packet */
-	__u32 zero[5];
+	__u32 reach; /* not of this flow: how far behind this line those are whose home it is */
 };
-_Static_assert(sizeof(struct slot) == 64, "struct slot");
+_Static_assert(sizeof(struct flow) == 64, "struct flow");
+
+/* The farthest. */
+#define MOST_REACH 127
+
+/* What holds for all flows. */
+struct control {
+	/*
+	 * Until when the flows hold (CLOCK_MONOTONIC, nanoseconds): attached by clsact a program outlives user space,
+	 * and must not go on by what nobody looks after any more.
+	 */
+	__u64 until;
+	__u64 seed[2]; /* of the hash: who does not know them cannot choose what collides */
+	__u64 homes; /* lines that a search may begin at */
+};
+_Static_assert(sizeof(struct control) == 32, "struct control");
 
 /* How packets get to the next hop. */
 enum means {

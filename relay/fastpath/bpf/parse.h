@@ -46,12 +46,6 @@ struct packet {
 	__u32 total; /* octets, as the IP header says */
 };
 
-/* A key as it is written (stack.h). */
-union key {
-	struct flow_key fields;
-	__u64 words[2];
-};
-
 #define HAS(p, type, after) ((p)->payload + (after) + sizeof(type) <= (p)->end)
 
 /*

@@ -31,7 +31,7 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 check_at, __be16
 }
 
 /* Make the packet what it is to leave as. The caller has looked at everything; pointers are void after this. */
-static __always_inline void rewrite(struct __sk_buff *skb, __u32 offset, struct packet *p, const struct slot *flow)
+static __always_inline void rewrite(struct __sk_buff *skb, __u32 offset, struct packet *p, const struct flow *flow)
 {
 	struct iphdr *ip = p->ip;
 	struct covered old = { .addresses = two_words(ip->saddr, ip->daddr) };

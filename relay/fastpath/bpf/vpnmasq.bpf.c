@@ -18,6 +18,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "rewrite.h"
+#include "table.h"
 
 /* The next program, or the stack: user space will see it if it is ours. */
 #define PASS TC_ACT_UNSPEC
@@ -45,7 +46,7 @@ static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, _
 	return out.length <= hop->mtu && !bpf_check_mtu(skb, hop->interface, &out.length, 0, 0);
 }
 
-static __always_inline void count(const struct __sk_buff *skb, const struct packet *p, struct slot *flow, __u64 now)
+static __always_inline void count(const struct __sk_buff *skb, const struct packet *p, struct flow *flow, __u64 now)
 {
 	__u64 packets = 1, octets = p->total;
 
@@ -94,12 +95,13 @@ static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 
 		struct bpf_redir_neigh fields;
 		__u64 words[3];
 	} neighbour = {};
+	struct control *control;
 	union key key;
 	struct packet p;
-	struct slot *flow;
+	struct flow *flow;
 	struct hop *hop;
-	__u64 now, *until;
-	__u32 *slot, index = 0;
+	__u32 index = 0;
+	__u64 now;
 
 	/* Not of a VLAN on top of this interface, nor overheard by it. */
 	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || skb->pkt_type != PACKET_HOST)
@@ -107,15 +109,15 @@ static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 
 	if (parse_ip(skb, offset, &p))
 		return PASS;
 	parse_key(&p, side, &key);
-	slot = bpf_map_lookup_elem(&flows, &key);
-	if (!slot)
+	control = bpf_map_lookup_elem(&controls, &index);
+	if (!control)
 		return PASS;
-	flow = bpf_map_lookup_elem(&slots, slot);
+	index = find(&key, control);
+	flow = bpf_map_lookup_elem(&flows, &index);
 	if (!flow)
 		return PASS;
 	now = bpf_ktime_get_coarse_ns();
-	until = bpf_map_lookup_elem(&lease, &index);
-	if (!until || now > *until)
+	if (now > control->until)
 		return PASS;
 	index = flow->hop;
 	hop = bpf_map_lookup_elem(&hops, &index);

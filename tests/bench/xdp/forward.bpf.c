@@ -20,7 +20,7 @@ static __always_inline int has_way(struct xdp_md *xdp, const struct packet *p, c
 	       !bpf_check_mtu(xdp, hop->interface, &out.length, 0, 0);
 }
 
-static __always_inline void tally(const struct packet *p, struct slot *flow, __u64 now)
+static __always_inline void tally(const struct packet *p, struct flow *flow, __u64 now)
 {
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->octets, p->total);
@@ -30,7 +30,7 @@ static __always_inline void tally(const struct packet *p, struct slot *flow, __u
 }
 
 /* Whether it was done: a UDP checksum may be an unfinished one, and nothing here would tell. */
-static __always_inline int change(const struct packet *p, const struct slot *flow)
+static __always_inline int change(const struct packet *p, const struct flow *flow)
 {
 	struct iphdr *ip = p->ip;
 
@@ -59,10 +59,11 @@ static __always_inline int take(struct xdp_md *xdp, enum side side)
 	__be32 *words = (__be32 *)ethernet;
 	union key key;
 	struct packet p;
-	struct slot *flow;
+	struct control *control;
+	struct flow *flow;
 	struct hop *hop;
-	__u64 now, *until;
-	__u32 *slot, index = 0;
+	__u32 index = 0;
+	__u64 now;
 
 	p.ip = (struct iphdr *)(ethernet + 1);
 	p.payload = p.ip + 1;
@@ -73,15 +74,15 @@ static __always_inline int take(struct xdp_md *xdp, enum side side)
 		return XDP_PASS;
 	p.total = bpf_ntohs(p.ip->tot_len);
 	parse_key(&p, side, &key);
-	slot = bpf_map_lookup_elem(&flows, &key);
-	if (!slot)
+	control = bpf_map_lookup_elem(&controls, &index);
+	if (!control)
 		return XDP_PASS;
-	flow = bpf_map_lookup_elem(&slots, slot);
+	index = find(&key, control);
+	flow = bpf_map_lookup_elem(&flows, &index);
 	if (!flow)
 		return XDP_PASS;
 	now = bpf_ktime_get_coarse_ns();
-	until = bpf_map_lookup_elem(&lease, &index);
-	if (!until || now > *until)
+	if (now > control->until)
 		return XDP_PASS;
 	index = flow->hop;
 	hop = bpf_map_lookup_elem(&hops, &index);

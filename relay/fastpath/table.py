@@ -1,0 +1,201 @@
+"""The table of flows: memory that we and the kernel share. The kernel looks for flows there, and counts.
+
+It has a line for each flow. By the hash of its key a flow has a home, and lies there or, if that is taken, in
+the next free line; the home says how far behind it a search has to go. The other side is bpf/table.h.
+"""
+
+import mmap
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocols.offload import Carried
+from relay.fastpath import abi
+
+#: How often a second the counters are looked at: at all of them, or at a part of them, so that all have their
+#: turn within a second.
+LOOKS: Final = 8
+#: Lines that are looked at together, where any of them is used.
+_BLOCK: Final = 64
+#: Blocks that a look is at if there are so many: less than a millisecond's work.
+_PART: Final = 256
+#: A line is used anew after so many seconds: the kernel may be at work on a packet of the flow there was.
+_REST: Final = 0.1
+
+#: What a line is.
+_FREE, _TAKEN, _RESTING = range(3)
+
+# bpf/table.h
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+_WORD: Final = (1 << 64) - 1
+
+_NANO: Final = 1e-9
+
+
+def homes(most: int) -> int:
+    """Lines at which a search may begin, with ``most`` flows: hardly ever is one in another's way."""
+    return 2 * most
+
+
+def lines(most: int) -> int:
+    """All lines, in whole blocks: the last home has some behind it, too."""
+    return -(-(homes(most) + abi.MOST_REACH) // _BLOCK) * _BLOCK
+
+
+@dataclass(slots=True)
+class _Block:
+    """Lines side by side, while flows lie there."""
+
+    flows: int = 0
+    #: By line, packets when it was looked at last.
+    packets: list[int] = field(default_factory=lambda: [0] * _BLOCK)
+
+
+class Table:
+    """Where flows lie; ``most``: how many there may be, ``seed``: what the hash begins with, two words."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        most: int,
+        seed: tuple[int, int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._descriptor = descriptor
+        self._seed = seed
+        self._homes = homes(most)
+        self._lines = lines(most)
+        self._state = bytearray(self._lines)
+        #: By line that is taken, its flow's home.
+        self._home_of: dict[int, int] = {}
+        self._resting: deque[tuple[float, int]] = deque()
+        self._blocks: dict[int, _Block] = {}
+        #: Blocks that this round has not come to, and how many of them are a look's part.
+        self._round: list[int] = []
+        self._part = 0
+        # Mapped with the first flow: from then on it counts as our memory.
+        self._memory: mmap.mmap | None = None
+        self._packets = memoryview(b"")
+
+    def _map(self) -> mmap.mmap:
+        if self._memory is None:
+            self._memory = mmap.mmap(self._descriptor, self._lines * abi.FLOW_SIZE)
+            self._packets = memoryview(self._memory).cast("Q")[abi.PACKETS]
+        return self._memory
+
+    # -- places ----------------------------------------------------------------------------------------
+
+    def _home(self, key: bytes) -> int:
+        first, second = abi.KEY_WORDS.unpack(key)
+        value = (first ^ self._seed[0]) * _GOLDEN & _WORD
+        value = (value ^ value >> 32 ^ second ^ self._seed[1]) * _GOLDEN & _WORD
+        value = (value ^ value >> 32) * _GOLDEN & _WORD
+        home: int = (value >> 32) * self._homes >> 32
+        return home
+
+    def take(self, key: bytes) -> int | None:
+        """A line for a flow with this key; None if there is none where it would be looked for.
+
+        Raises:
+            OSError: the kernel does not let us have the table's memory.
+        """
+        self._map()
+        now = self._clock()
+        while self._resting and self._resting[0][0] <= now:
+            self._set_free(self._resting.popleft()[1])
+        home = self._home(key)
+        end = home + abi.MOST_REACH + 1
+        line = self._state.find(_FREE, home, end)
+        if line < 0:
+            line = self._state.find(_RESTING, home, end)  # rather than none
+        if line < 0:
+            return None
+        self._state[line] = _TAKEN
+        self._home_of[line] = home
+        if line - home > self._reach(home):
+            self._set_reach(home, line - home)
+        block = self._blocks.setdefault(line // _BLOCK, _Block())
+        block.flows += 1
+        block.packets[line % _BLOCK] = 0
+        return line
+
+    def free(self, line: int) -> None:
+        """The line's flow is gone: hidden before, or never written."""
+        self._state[line] = _RESTING
+        self._resting.append((self._clock() + _REST, line))
+        home = self._home_of.pop(line)
+        if line - home == self._reach(home):
+            others = (at - home for at in range(home, line) if self._home_of.get(at) == home)
+            self._set_reach(home, max(others, default=0))
+        block = self._blocks[line // _BLOCK]
+        block.flows -= 1
+        if not block.flows:
+            del self._blocks[line // _BLOCK]
+
+    def _set_free(self, line: int) -> None:
+        if self._state[line] == _RESTING:
+            self._state[line] = _FREE
+
+    def _reach(self, home: int) -> int:
+        reach: int = abi.REACH.unpack_from(self._map(), home * abi.FLOW_SIZE + abi.REACH_AT)[0]
+        return reach
+
+    def _set_reach(self, home: int, reach: int) -> None:
+        abi.REACH.pack_into(self._map(), home * abi.FLOW_SIZE + abi.REACH_AT, reach)
+
+    # -- flows -----------------------------------------------------------------------------------------
+
+    def write(self, line: int, key: bytes, leaves: bytes) -> None:
+        """Have the kernel find a flow there: what its packets carry, and what they leave with (abi.py)."""
+        memory, at = self._map(), line * abi.FLOW_SIZE
+        memory[at + abi.KEY.size : at + abi.REACH_AT] = leaves
+        first, second = abi.KEY_WORDS.unpack(key)
+        # No packet's key has a second half of zero: with that half the flow is there, and not before.
+        abi.KEY_WORD.pack_into(memory, at, first)
+        abi.KEY_WORD.pack_into(memory, at + abi.KEY_WORD.size, second)
+
+    def hide(self, line: int) -> None:
+        """Have the kernel find it no more; its counters stay until the line is used anew."""
+        memory, at = self._map(), line * abi.FLOW_SIZE
+        abi.KEY_WORD.pack_into(memory, at + abi.KEY_WORD.size, 0)
+        abi.KEY_WORD.pack_into(memory, at, 0)
+
+    def turn(self, line: int, way: int) -> None:
+        """Send a flow another way."""
+        abi.HOP_INDEX.pack_into(self._map(), line * abi.FLOW_SIZE + abi.HOP_AT, way)
+
+    # -- reading back ----------------------------------------------------------------------------------
+
+    def carried(self, line: int) -> Carried:
+        """What a line's flow has carried."""
+        at = line * abi.FLOW_SIZE + abi.COUNTERS_AT
+        packets, octets, last, sequence = abi.COUNTERS.unpack_from(self._map(), at)
+        return packets, octets, last * _NANO, sequence
+
+    def changed(self) -> Iterator[int]:
+        """Of all lines or a part, those whose flows have carried something since they were looked at last."""
+        if not self._round:
+            self._round = list(self._blocks)
+            self._part = max(_PART, -(-len(self._round) // LOOKS))
+        part, self._round = self._round[: self._part], self._round[self._part :]
+        for number in part:
+            block = self._blocks.get(number)
+            if block is None:
+                continue
+            start = number * _BLOCK
+            seen, before = self._packets[start : start + _BLOCK].tolist(), block.packets
+            if seen == before:
+                continue
+            block.packets = seen
+            for line, (now, then) in enumerate(zip(seen, before, strict=True), start):
+                if now != then:
+                    yield line
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self._memory is not None:
+            self._packets.release()
+            self._memory.close()
