@@ -12,13 +12,17 @@ from typing import Final
 #: Runs a command as the first process of a namespace, which ends with whatever is in it when this is killed.
 UNSHARED: Final = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
-#: Runs a command, collects all that end, and ends with that one if it is told to.
+#: Runs a command, collects all that end, and ends with that one if it is told to; else with nobody.
 _FIRST: Final = """#!{python}
-import os, sys
+import os, signal, sys
 words = sys.argv[2:] if sys.argv[1] == "--" else sys.argv[1:]
 started = os.spawnvp(os.P_NOWAIT, words[0], words)
 while True:
-    ended, status = os.wait()
+    try:
+        ended, status = os.wait()
+    except ChildProcessError:
+        signal.pause()
+        continue
     if ended == started and {waits}:
         sys.exit(os.waitstatus_to_exitcode(status))
 """

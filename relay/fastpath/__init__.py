@@ -57,11 +57,14 @@ class FastPath(Protocol):
     def follow(self) -> bool:
         """Take some flows to their new ways; whether there are others left."""
 
-    def offload(self, number: int, shortcut: Shortcut) -> bool:
-        """Carry a flow from now on; False when there is no room for it."""
+    def prepare(self, number: int, shortcut: Shortcut) -> bool:
+        """Have everything ready for a flow; False when there is no room for it."""
+
+    def offload(self, number: int) -> None:
+        """Carry it from now on."""
 
     def unload(self, number: int) -> None:
-        """Carry it no longer."""
+        """Carry it no longer, if it was carried or prepared."""
 
     def carried(self, number: int) -> Carried | None:
         """What a flow has carried so far; None if it is not carried."""

@@ -157,8 +157,8 @@ class Handover:
 
     def unload(self, flow: int) -> None:
         """Take a flow back at once."""
-        if self._pending.pop(flow, None) is None:
-            self._fastpath.unload(flow)
+        self._pending.pop(flow, None)
+        self._fastpath.unload(flow)
 
     def leave(self) -> None:
         """Let another process's fast path have the interfaces, and count what ours has carried."""
@@ -166,11 +166,21 @@ class Handover:
         self._gateway.offloads.refresh_all()
 
     def _hand_over(self) -> None:
+        # What takes time comes first: no packet is to come between the sockets' last and the kernel's first.
+        ready = [flow for flow, shortcut in self._pending.items() if self._prepare(flow, shortcut)]
+        refused = self._pending.keys() - ready
         self._drain()
-        pending, self._pending = self._pending, {}
-        for flow, shortcut in pending.items():
-            if self._is_blind(shortcut.side) or not self._fastpath.offload(flow, shortcut):
+        for flow in ready:
+            if self._pending.pop(flow, None) is not None:
+                self._fastpath.offload(flow)
+        for flow in refused:
+            if self._pending.pop(flow, None) is not None:
                 self._gateway.offload_refused(flow)
+        if self._pending:  # what has come by the sockets' last packets
+            self._loop.call_soon(self._hand_over)
+
+    def _prepare(self, flow: int, shortcut: Shortcut) -> bool:
+        return not self._is_blind(shortcut.side) and self._fastpath.prepare(flow, shortcut)
 
     def look(self) -> None:
         """Tell the core what some of the flows have carried; all have their turn within a second."""

@@ -108,7 +108,7 @@ class KernelFastPath:
 
     # -- flows -----------------------------------------------------------------------------------------
 
-    def offload(self, number: int, shortcut: Shortcut) -> bool:
+    def prepare(self, number: int, shortcut: Shortcut) -> bool:
         """As FastPath."""
         key = abi.key(shortcut)
         line = self._place(key)
@@ -118,12 +118,18 @@ class KernelFastPath:
                 self._table.free(line)
             self.refused += 1
             return False
+        self._table.fill(line, abi.leaves(shortcut, way))
+        self._numbers[number] = line, key, shortcut
+        self._at[line] = number
+        return True
+
+    def offload(self, number: int) -> None:
+        """As FastPath."""
+        line, key, _ = self._numbers[number]
         if (replaced := self._owners.get(key)) is not None:
             self._table.hide(self._numbers[replaced][0])
-        self._table.write(line, key, abi.leaves(shortcut, way))
-        self._numbers[number] = line, key, shortcut
-        self._owners[key] = self._at[line] = number
-        return True
+        self._table.show(line, key)
+        self._owners[key] = number
 
     def _place(self, key: bytes) -> int | None:
         if len(self._numbers) >= self._most:
@@ -140,7 +146,7 @@ class KernelFastPath:
             return
         line, key, shortcut = found
         # What has replaced the flow stays.
-        if self._owners[key] == number:
+        if self._owners.get(key) == number:
             del self._owners[key]
             self._table.hide(line)
         del self._at[line]

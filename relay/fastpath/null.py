@@ -36,9 +36,12 @@ class NullFastPath:
         """Nothing to take elsewhere."""
         return False
 
-    def offload(self, number: int, shortcut: Shortcut) -> bool:
+    def prepare(self, number: int, shortcut: Shortcut) -> bool:
         """Never."""
         return False
+
+    def offload(self, number: int) -> None:
+        """Nothing is prepared."""
 
     def unload(self, number: int) -> None:
         """Nothing to unload."""

@@ -123,7 +123,7 @@ class Table:
         return line
 
     def free(self, line: int) -> None:
-        """The line's flow is gone: hidden before, or never written."""
+        """The line's flow is gone: hidden before, or never shown."""
         self._state[line] = _RESTING
         self._resting.append((self._clock() + _REST, line))
         home = self._home_of.pop(line)
@@ -148,10 +148,14 @@ class Table:
 
     # -- flows -----------------------------------------------------------------------------------------
 
-    def write(self, line: int, key: bytes, leaves: bytes) -> None:
-        """Have the kernel find a flow there: what its packets carry, and what they leave with (abi.py)."""
+    def fill(self, line: int, leaves: bytes) -> None:
+        """Write down what a flow's packets are to leave with (abi.py), its counters at zero."""
+        at = line * abi.FLOW_SIZE
+        self._map()[at + abi.KEY.size : at + abi.REACH_AT] = leaves
+
+    def show(self, line: int, key: bytes) -> None:
+        """Have the kernel find the flow there, by what its packets carry."""
         memory, at = self._map(), line * abi.FLOW_SIZE
-        memory[at + abi.KEY.size : at + abi.REACH_AT] = leaves
         first, second = abi.KEY_WORDS.unpack(key)
         # No packet's key has a second half of zero: with that half the flow is there, and not before.
         abi.KEY_WORD.pack_into(memory, at, first)

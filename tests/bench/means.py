@@ -66,7 +66,8 @@ def _carried(most: Means, flows: int) -> Iterator[Contender]:
         with inside(contender.row.gateway):
             fastpath.attach("eth0", Side.LAN)
         for index in range(flows):
-            fastpath.offload(index, shortcut(index))
+            fastpath.prepare(index, shortcut(index))
+            fastpath.offload(index)
         yield contender
 
 

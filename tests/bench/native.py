@@ -183,8 +183,10 @@ def _offloaded(fastpath: KernelFastPath, protocol: str) -> list[Tunnel]:
             Shortcut(kind, number, Side.WAN, peer, wan, back, peer, client, back),
         )
         for way in ways:
-            if not fastpath.offload(len(fastpath), way):
+            flow = len(fastpath)
+            if not fastpath.prepare(flow, way):
                 raise RuntimeError("there is no room for a flow")
+            fastpath.offload(flow)
         wires = (wire(show_ip(way.sender), show_ip(way.addressed), way.label) for way in ways)
         made.append(Tunnel(*wires))
     return made

@@ -115,7 +115,8 @@ class Program:
     def knows(self, shortcut: Shortcut) -> int:
         """Enter a flow; its number."""
         number = next(self._numbers)
-        assert self.fastpath.offload(number, shortcut)
+        assert self.fastpath.prepare(number, shortcut)
+        self.fastpath.offload(number)
         return number
 
     def forget(self) -> None:

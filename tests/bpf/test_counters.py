@@ -28,8 +28,9 @@ def carry(program: Program, index: int) -> None:
 def test_there_is_room_for_all_and_each_has_its_turn_within_a_second() -> None:
     with loaded(most=FLOWS) as program:
         for index in range(FLOWS):
-            assert program.fastpath.offload(index, shortcut(index))
-        assert not program.fastpath.offload(FLOWS, shortcut(FLOWS))
+            assert program.fastpath.prepare(index, shortcut(index))
+            program.fastpath.offload(index)
+        assert not program.fastpath.prepare(FLOWS, shortcut(FLOWS))
         assert program.fastpath.refused == 1
         busy = (0, FLOWS // 2, FLOWS - 1)
         for index in busy:
@@ -45,7 +46,8 @@ def test_there_is_room_for_all_and_each_has_its_turn_within_a_second() -> None:
 def test_a_flow_counts_from_zero_where_another_one_was() -> None:
     with loaded(most=1) as program:
         for index in range(100):  # more than there are lines
-            assert program.fastpath.offload(index, shortcut(0))
+            assert program.fastpath.prepare(index, shortcut(0))
+            program.fastpath.offload(index)
             carry(program, 0)
             carry(program, 0)
             seen = {

@@ -167,7 +167,8 @@ def test_of_many_neighbours_the_last_share_a_way(wired: Wires, monkeypatch: pyte
     with wired.carrying() as fastpath, wired.gateway.entered():
         for number, client in enumerate(clients):
             ends = (PEER, GATEWAY, number, PEER, client, number)
-            assert fastpath.offload(number, Shortcut(Kind.ESP, 50, Side.WAN, *ends))
+            assert fastpath.prepare(number, Shortcut(Kind.ESP, 50, Side.WAN, *ends))
+            fastpath.offload(number)
         known = {way.gateway for way in fastpath._ways._numbers if way.interface}
         assert known == {0, *clients[:3]}
         for number in range(3):

@@ -174,11 +174,12 @@ def test_a_gateway_that_is_looked_after_no_more_forwards_nothing() -> None:
 def test_a_full_table_leaves_the_flow_to_user_space() -> None:
     with loaded(most=1, way=Way(1, 0, MTU)) as program:
         program.knows(SHORTCUTS["esp"])
-        assert not program.fastpath.offload(9, SHORTCUTS["gre"])
+        assert not program.fastpath.prepare(9, SHORTCUTS["gre"])
         assert (len(program.fastpath), program.fastpath.refused) == (1, 1)
         assert program.run(Side.LAN, packet("gre")).verdict == PASS
         program.forget()
-        assert program.fastpath.offload(10, SHORTCUTS["gre"])
+        assert program.fastpath.prepare(10, SHORTCUTS["gre"])
+        program.fastpath.offload(10)
 
 
 def test_what_replaces_a_flow_stays_when_the_old_one_goes(program: Program) -> None:

@@ -120,7 +120,9 @@ def test_a_search_goes_no_farther_than_it_must(small: Memory) -> None:
 def test_a_hidden_flow_is_found_no_more_and_keeps_its_counters(small: Memory) -> None:
     line = small.table.take(key(1))
     assert line is not None
-    small.table.write(line, key(1), LEAVES)
+    small.table.fill(line, LEAVES)
+    assert small.find(key(1)) is None
+    small.table.show(line, key(1))
     assert small.find(key(1)) == line
     at = line * abi.FLOW_SIZE + abi.COUNTERS_AT
     small.memory[at : at + abi.COUNTERS.size] = abi.COUNTERS.pack(3, 400, 5_000_000_000, 6)
@@ -156,7 +158,8 @@ class AgainstADict(RuleBasedStateMachine):
         line = self.memory.table.take(key(number))
         assert line is not None
         assert line not in self.lines.values()
-        self.memory.table.write(line, key(number), LEAVES)
+        self.memory.table.fill(line, LEAVES)
+        self.memory.table.show(line, key(number))
         self.lines[number] = line
 
     @rule(number=st.sampled_from(NUMBERS))

@@ -148,7 +148,8 @@ class Wires:
         """Hand over both ways of a kind's flow: 0 out, 1 back."""
         with self.gateway.entered():
             for number, shortcut in enumerate((SHORTCUTS[kind], back(kind))):
-                assert fastpath.offload(number, shortcut)
+                assert fastpath.prepare(number, shortcut)
+                fastpath.offload(number)
 
     def passes(self, kind: str, numbers: range) -> None:
         """Numbered packets of a kind's flow are forwarded both ways, once and in order, and rewritten."""
