@@ -32,6 +32,8 @@ COST: Final = 1.15
 ROOM: Final = 2 * 65536
 #: Of the load while delays are measured.
 _LIGHT: Final = 0.2
+#: Seconds of a sample of many flows: all of them have their turn several times.
+_LONG: Final = 1.0
 #: Packets of different flows that the program is run on by itself.
 _RUNS: Final = 2000
 #: Flows handed over in a second, at least.
@@ -97,6 +99,7 @@ class FastPath:
             [
                 "flows",
                 "packets/s",
+                "core idle",
                 "ns per packet",
                 "of 64 flows'",
                 "program alone, ns",
@@ -108,16 +111,17 @@ class FastPath:
         found: list[list[Sample]] = [[] for _ in crowds]
         for _ in range(max(3, self.setting.effort.rounds)):
             for crowd, samples in zip(crowds, found, strict=True):
-                samples.append(crowd.lane.sample(None, self.setting.effort.seconds))
-        costs = [1e9 / median(sample.received for sample in samples) for samples in found]
-        few = costs[CROWD.index(FEW)]
-        section.results += [crowd.row(cost, cost / few) for crowd, cost in zip(crowds, costs, strict=True)]
+                samples.append(crowd.lane.sample(None, _LONG))
+        middles = [Sample.middle(samples) for samples in found]
+        few = _cost(middles[CROWD.index(FEW)])
+        section.results += [crowd.row(one, few) for crowd, one in zip(crowds, middles, strict=True)]
         section.notes.append(
             f"targets: at most {COST} × the cost of {FEW} flows, {OFFLOADS} handed over a second; "
             "program alone: BPF_PROG_TEST_RUN, each packet of another flow, the measuring included"
         )
         section.notes.append(
-            "flat out, receive work and its cache on the gateway's core; counters: all that changed"
+            "flat out, receive work and its cache on the gateway's core, whose busy time is what a packet "
+            "costs; counters: all that changed"
         )
         return section
 
@@ -159,12 +163,15 @@ class _Crowd:
     look: float
     alone: float
 
-    def row(self, cost: float, ratio: float) -> Result:
-        """Its line; ``cost``: nanoseconds of a packet, ``ratio``: that beside few flows."""
+    def row(self, sample: Sample, few: float) -> Result:
+        """Its line; ``few``: nanoseconds of a packet beside few flows."""
+        cost = _cost(sample)
+        ratio = cost / few
         return Result(
             [
                 str(self.number),
-                thousands(1e9 / cost),
+                thousands(sample.received),
+                f"{sample.idle:.0%}",
                 f"{cost:.0f}",
                 f"{ratio:.2f}",
                 f"{self.alone:.0f}",
@@ -173,6 +180,8 @@ class _Crowd:
             ],
             {
                 "flows": self.number,
+                "received": sample.received,
+                "idle": sample.idle,
                 "ns": cost,
                 "ratio": ratio,
                 "alone": self.alone,
@@ -181,6 +190,11 @@ class _Crowd:
             },
             ratio <= COST and (self.number < CROWD[-1] or self.speed >= OFFLOADS),
         )
+
+
+def _cost(sample: Sample) -> float:
+    """Nanoseconds of the gateway's core for a packet."""
+    return (1 - sample.idle) * 1e9 / sample.received
 
 
 def _alone(carrier: KernelFastPath, number: int) -> float:

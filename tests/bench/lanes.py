@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from statistics import median
 from typing import Final, Protocol, Self
 
-from tests.bench.contenders import Contender
+from tests.bench.contenders import GATEWAY_CORE, Contender
 from tests.bench.generator import Generator
 from tests.bench.live import take_in
 from tests.bench.packets import Wire, frames
@@ -33,6 +34,13 @@ WARM_UP: Final = 0.15
 
 #: Samples in all, those that other programs disturbed, and those repeated; printed for the reader to judge.
 TALLY: Final = {"samples": 0, "disturbed": 0, "repeated": 0}
+
+
+def idle_seconds(core: int) -> float:
+    """What a core has spent with nothing to do (proc_stat(5)), to a hundredth of a second."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    (words,) = (line.split() for line in lines if line.startswith(f"cpu{core} "))
+    return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
 
 
 class Ends(Protocol):
@@ -62,6 +70,8 @@ class Sample:
     socket_lost: float
     received: float
     cost: float
+    #: Share of the time in which the gateway's core had nothing to do.
+    idle: float
 
     @classmethod
     def middle(cls, samples: Sequence[Self]) -> Self:
@@ -72,6 +82,7 @@ class Sample:
             median(s.socket_lost for s in samples),
             median(s.received for s in samples),
             median(s.cost for s in samples),
+            median(s.idle for s in samples),
         )
 
 
@@ -141,8 +152,8 @@ class Lane:
         sent = self._generator.finish()
         passed = after[0] - before[0]
         arrived, lost, received = ((b - a) / passed for a, b in zip(before[1:4], after[1:4], strict=True))
-        used = after[4] - before[4]
-        return Sample(sent.rate, arrived, lost, received, used / max(received * passed, 1.0))
+        used, idle = after[4] - before[4], (after[5] - before[5]) / passed
+        return Sample(sent.rate, arrived, lost, received, used / max(received * passed, 1.0), min(idle, 1.0))
 
     def all_of(self, rate: float, seconds: float) -> tuple[int, int, int]:
         """Offer that and wait until it is through: packets sent, and those that arrived and were received."""
@@ -158,11 +169,12 @@ class Lane:
         for counter in (self._entry, self._exit, self._drops):
             counter.close()
 
-    def _read(self) -> tuple[float, int, int, int, float]:
+    def _read(self) -> tuple[float, int, int, int, float, float]:
         return (
             time.perf_counter(),
             self._entry.packets(),
             self._drops.packets(),
             self._exit.packets(),
             self.contender.cpu_seconds(),
+            idle_seconds(GATEWAY_CORE),
         )

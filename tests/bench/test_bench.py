@@ -87,7 +87,7 @@ def test_overload_is_judged_only_where_it_was_offered(
 
 
 def passed(rate: float) -> Sample:
-    return Sample(rate, rate, 0.0, rate, 1e-9)
+    return Sample(rate, rate, 0.0, rate, 1e-9, 0.0)
 
 
 @pytest.mark.parametrize(
