@@ -180,8 +180,7 @@ class IpForwards:
     # -- endings ---------------------------------------------------------------------------------------
 
     def _end(self, talk: Talk, why: str) -> list[Action]:
-        for flow in talk.flows.values():
-            self.flows.remove(flow)
+        self._stop(talk)
         protocol = talk.way.rule.protocol
         del self._talks[protocol, talk.way.peer]
         if talk.way.hidden:
@@ -221,9 +220,12 @@ class IpForwards:
     def _rest(self) -> None:
         """Let no data pass while we have no address: to whom what is sent to it now belongs, nobody knows."""
         for talk in self._talks.values():
-            for flow in talk.flows.values():
-                self.flows.remove(flow)
-            talk.flows.clear()
+            self._stop(talk)
+
+    def _stop(self, talk: Talk) -> None:
+        for flow in talk.flows.values():
+            self.flows.remove(flow)
+        talk.flows.clear()
 
     # -- across a restart ------------------------------------------------------------------------------
 

@@ -228,8 +228,7 @@ class UdpForwards:
         return actions
 
     def _forget(self, talk: Talk, peer: Endpoint, now: float) -> None:
-        for flow in talk.endpoints.pop(peer).values():
-            self._flows.remove(flow)
+        self._stop(talk.endpoints.pop(peer))
         if talk.way.hidden:
             self._disguises.forget(talk.way.server, peer, now=now)
 
@@ -275,9 +274,12 @@ class UdpForwards:
         """Let no data pass while we have no address: to whom what is sent to it now belongs, nobody knows."""
         for talk in self._talks.values():
             for flows in talk.endpoints.values():
-                for flow in flows.values():
-                    self._flows.remove(flow)
-                flows.clear()
+                self._stop(flows)
+
+    def _stop(self, flows: dict[Side, Flow]) -> None:
+        for flow in flows.values():
+            self._flows.remove(flow)
+        flows.clear()
 
     # -- across a restart ------------------------------------------------------------------------------
 

@@ -112,16 +112,16 @@ class KernelFastPath:
         """As FastPath."""
         key = abi.key(shortcut)
         line = self._place(key)
-        way = None if line is None else self._ways.enter(shortcut.target, line)
-        if line is None or way is None:
-            if line is not None:
-                self._table.free(line)
-            self.refused += 1
-            return False
-        self._table.fill(line, abi.leaves(shortcut, way))
-        self._numbers[number] = line, key, shortcut
-        self._at[line] = number
-        return True
+        if line is not None:
+            way = self._ways.enter(shortcut.target, line)
+            if way is not None:
+                self._table.fill(line, abi.leaves(shortcut, way))
+                self._numbers[number] = line, key, shortcut
+                self._at[line] = number
+                return True
+            self._table.free(line)
+        self.refused += 1
+        return False
 
     def offload(self, number: int) -> None:
         """As FastPath."""

@@ -73,15 +73,17 @@ class Ways:
 
     def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
         """How the next hops with these interfaces and addresses are reached has changed; None: of any."""
-        for way, number in self._numbers.items():
-            if way.gateway and (changed is None or (way.interface, way.gateway) in changed):
-                self._write(number, way)
+        self._write_again(lambda way: changed is None or (way.interface, way.gateway) in changed)
 
     def look(self) -> None:
         """Follow what the kernel does not tell."""
         changed = self._routes.reprogrammed()
+        self._write_again(lambda way: way.interface in changed)
+
+    def _write_again(self, concerns: Callable[[Way], bool]) -> None:
+        """See anew how the next hops of these ways are reached."""
         for way, number in self._numbers.items():
-            if way.gateway and way.interface in changed:
+            if way.gateway and concerns(way):
                 self._write(number, way)
 
     def follow(self) -> bool:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from statistics import median
 from typing import Final, Protocol, Self
 
@@ -13,7 +12,7 @@ from tests.bench.contenders import GATEWAY_CORE, Contender
 from tests.bench.generator import Generator
 from tests.bench.live import take_in
 from tests.bench.packets import Wire, frames
-from tests.bench.quiet import Bystanders
+from tests.bench.quiet import Bystanders, idle_seconds
 from tests.bench.topology import (
     GATEWAY_LAN_MAC,
     GATEWAY_WAN_MAC,
@@ -34,13 +33,6 @@ WARM_UP: Final = 0.15
 
 #: Samples in all, those that other programs disturbed, and those repeated; printed for the reader to judge.
 TALLY: Final = {"samples": 0, "disturbed": 0, "repeated": 0}
-
-
-def idle_seconds(core: int) -> float:
-    """What a core has spent with nothing to do (proc_stat(5)), to a hundredth of a second."""
-    lines = Path("/proc/stat").read_text().splitlines()
-    (words,) = (line.split() for line in lines if line.startswith(f"cpu{core} "))
-    return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
 
 
 class Ends(Protocol):

@@ -73,9 +73,7 @@ def row(protocol: str, direction: Direction, size: int, flows: int, best: Best) 
     values |= {name: best[name].received if name in best else None for name in NAMES}
     values |= {"of_nft": of_nft, "of_plain": of_plain, "daemon": busy}
     wanted = [(of_plain, OF_PLAIN), *([(of_nft, OF_NFT)] if size == SIZES[0] else [])]
-    return Result(
-        cells, values | {"of_nft": of_nft, "of_plain": of_plain, "daemon": busy}, _met(fast, wanted)
-    )
+    return Result(cells, values, _met(fast, wanted))
 
 
 def _ratio(ours: Sample | None, theirs: Sample | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Whether something else ran on the machine while we measured (/proc/stat, proc(5))."""
+"""Whether something else ran on the machine while we measured, or nothing at all (/proc/stat, proc(5))."""
 
 import os
 from collections.abc import Iterable
@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Final
 
 _TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+def idle_seconds(core: int) -> float:
+    """What a core has spent with nothing to do, to a hundredth of a second."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    (words,) = (line.split() for line in lines if line.startswith(f"cpu{core} "))
+    return (int(words[4]) + int(words[5])) / _TICK
 
 
 class Bystanders:

@@ -22,24 +22,14 @@ from tests.bpf.kernel import PASS, REDIRECT, loaded
 SEED: Final = (0x0123456789ABCDEF, 0xFEDCBA9876543210)
 
 
-class Clock:
-    """Stands in for time.monotonic."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Memory:
     """A table in memory of its own, and how the kernel searches it."""
 
     def __init__(self, most: int) -> None:
         self.descriptor = os.memfd_create("flows")
         os.truncate(self.descriptor, table.lines(most) * abi.FLOW_SIZE)
-        self.clock = Clock()
-        self.table = Table(self.descriptor, most, SEED, self.clock)
+        self.now = 1000.0
+        self.table = Table(self.descriptor, most, SEED, lambda: self.now)
         self.memory = mmap.mmap(self.descriptor, table.lines(most) * abi.FLOW_SIZE)
 
     def reach(self, home: int) -> int:
@@ -83,10 +73,10 @@ def test_a_line_rests_before_it_is_used_anew(small: Memory) -> None:
     first = small.table.take(key(1))
     assert first is not None
     small.table.free(first)
-    small.clock.now += 0.099
+    small.now += 0.099
     second = small.table.take(key(1))
     assert second not in (None, first)
-    small.clock.now += 0.002
+    small.now += 0.002
     assert small.table.take(key(1)) == first
 
 
@@ -98,7 +88,7 @@ def test_one_that_rests_is_better_than_none(small: Memory) -> None:
     assert resting is not None
     small.table.free(resting)
     assert small.table.take(key(1)) == resting
-    small.clock.now += 1.0
+    small.now += 1.0
     assert small.table.take(key(1)) is None
 
 
@@ -112,7 +102,7 @@ def test_a_search_goes_no_farther_than_it_must(small: Memory) -> None:
     assert small.reach(home) == 2
     small.table.free(home + 2)
     assert small.reach(home) == 0
-    small.clock.now += 1.0
+    small.now += 1.0
     assert small.table.take(key(1)) == home + 1
     assert small.reach(home) == 1
 
@@ -171,7 +161,7 @@ class AgainstADict(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((0.05, 0.2)))
     def passes(self, seconds: float) -> None:
-        self.memory.clock.now += seconds
+        self.memory.now += seconds
 
     @invariant()
     def each_is_found(self) -> None:

@@ -13,8 +13,9 @@ from typing import Final
 import pytest
 
 from tests.bpf.kernel import built
+from tests.system.carried import carries, flows, read
 from tests.system.control import Tunnel
-from tests.system.home import CLIENT, GRE, PEER, PUBLIC, RULES, SILENCE, Daemon, Home, until
+from tests.system.home import CLIENT, GRE, PEER, PUBLIC, RULES, SILENCE, Home, until
 
 pytestmark = pytest.mark.skipif(bool(built()), reason=built())
 
@@ -34,21 +35,6 @@ def ended(house: Home) -> Iterator[None]:
 def listening(house: Home) -> Iterator[socket.socket]:
     with house.listen(house.peer) as sock:
         yield sock
-
-
-def flows(daemon: Daemon) -> int:
-    found: int = daemon.document("status")["fastpath"]["flows"]
-    return found
-
-
-def carries(daemon: Daemon, number: int) -> bool:
-    return flows(daemon) == number
-
-
-def read(daemon: Daemon) -> int:
-    """GRE that came to user space."""
-    sockets = daemon.document("status")["sockets"]
-    return sum(row["packets"] for row in sockets if row["name"].startswith("gre"))
 
 
 def talk(house: Home, tunnel: Tunnel, numbers: range) -> None:
@@ -77,9 +63,9 @@ def test_a_call_that_stands_is_the_kernels_until_it_ends(house: Home, listening:
     }
     tunnel = house.tunnel(house.client, PEER, listening)
     until(lambda: flows(daemon) == 2)
-    before = read(daemon)
+    before = read(daemon, "gre")
     talk(house, tunnel, range(50))
-    assert read(daemon) == before
+    assert read(daemon, "gre") == before
     (session,) = daemon.document("sessions")["sessions"]
     assert session["fastpath"] is True
     assert session["packets"] == {"outbound": 50, "inbound": 50}
@@ -122,9 +108,9 @@ def test_switched_off_user_space_carries_everything(house: Home, listening: sock
     fastpath = daemon.document("status")["fastpath"]
     assert (fastpath["active"], fastpath["reason"]) == (False, 'switched off (fastpath.mode = "off")')
     tunnel = house.tunnel(house.client, PEER, listening)
-    before = read(daemon)
+    before = read(daemon, "gre")
     talk(house, tunnel, range(50))
-    until(lambda: read(daemon) == before + 100)
+    until(lambda: read(daemon, "gre") == before + 100)
     (session,) = daemon.document("sessions")["sessions"]
     assert session["fastpath"] is False
     assert daemon.stop() == 0
@@ -241,10 +227,10 @@ def test_a_call_is_the_kernels_ten_milliseconds_after_it_stands(
     for _ in range(calls):
         tunnel = house.tunnel(house.client, PEER, listening)
         time.sleep(0.01)
-        before = read(daemon)
+        before = read(daemon, "gre")
         client.send(CLIENT, PEER, tunnel.server_id)
         peer.receive()
-        in_time += read(daemon) == before
+        in_time += read(daemon, "gre") == before
         tunnel.client.sock.close()
         tunnel.server.sock.close()
     assert in_time > calls // 2

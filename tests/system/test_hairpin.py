@@ -14,7 +14,9 @@ import pytest
 
 from protocols.esp.codec import Esp
 from tests.bpf.kernel import built
-from tests.system.forwards import data, udp
+from tests.system.calls import changes
+from tests.system.carried import carries, read
+from tests.system.forwards import data, sessions, udp
 from tests.system.home import CLIENT, PUBLIC, SERVER, Daemon, Home, until
 from tests.system.ipsec import ESP, esp, told
 
@@ -139,17 +141,8 @@ def nothing_left(house: Home, daemon: Daemon) -> Iterator[None]:
         move(house, daemon, PUBLIC)
 
 
-def sessions(daemon: Daemon) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = daemon.document("sessions")["sessions"]
-    return found
-
-
 def counted(daemon: Daemon) -> list[tuple[object, ...]]:
     return [(one["fastpath"], one["packets"]) for one in sessions(daemon)]
-
-
-def carries(daemon: Daemon, number: int) -> bool:
-    return bool(daemon.document("status")["fastpath"]["flows"] == number)
 
 
 def has_address(daemon: Daemon, address: str) -> bool:
@@ -163,14 +156,8 @@ def move(house: Home, daemon: Daemon, address: str) -> None:
     until(functools.partial(has_address, daemon, address))
 
 
-def read(daemon: Daemon) -> int:
-    """Packets that came to user space."""
-    sockets = daemon.document("status")["sockets"]
-    return sum(row["packets"] for row in sockets if not row["name"].startswith("icmp"))
-
-
 def configure(house: Home, daemon: Daemon, rules: str) -> None:
-    (daemon.directory / "vpnmasq.toml").write_text(house.configuration(rules, daemon.directory))
+    changes(house, daemon, rules)
     assert daemon.command("reload").returncode == 0
 
 
@@ -179,14 +166,19 @@ FIRST = range(1, 6)
 MORE = range(6, 56)
 
 
+def begin(daemon: Daemon, talk: Talk) -> None:
+    """Both directions become the kernel's."""
+    for number in FIRST:
+        talk(number)
+    until(functools.partial(carries, daemon, 2))
+
+
 @every_kind
 def test_what_neighbours_say_to_each_other_is_the_kernels_both_ways(
     house: Home, daemon: Daemon, kind: str
 ) -> None:
     with KINDS[kind](house, PUBLIC) as talk:
-        for number in FIRST:
-            talk(number)
-        until(functools.partial(carries, daemon, 2))
+        begin(daemon, talk)
         before = read(daemon)
         for number in MORE:
             talk(number)
@@ -222,16 +214,12 @@ def test_it_ends_with_the_public_address_and_begins_anew_by_the_new_one(
     house: Home, daemon: Daemon, kind: str
 ) -> None:
     with KINDS[kind](house, PUBLIC) as talk:
-        for number in FIRST:
-            talk(number)
-        until(functools.partial(carries, daemon, 2))
+        begin(daemon, talk)
         move(house, daemon, SECOND_PUBLIC)
         until(functools.partial(carries, daemon, 0))
         assert sessions(daemon) == []
     with KINDS[kind](house, SECOND_PUBLIC) as talk:
-        for number in FIRST:
-            talk(number)
-        until(functools.partial(carries, daemon, 2))
+        begin(daemon, talk)
         before = read(daemon)
         talk(7)
         assert read(daemon) == before

@@ -17,9 +17,10 @@ from relay.fastpath.libbpf import libbpf
 from tests.bpf.egress import dropping
 from tests.bpf.kernel import built
 from tests.netns import Namespace
+from tests.system.carried import flows, read
 from tests.system.control import Tunnel
 from tests.system.home import CLIENT, GRE, PEER, RULES, Daemon, Home, until
-from tests.system.test_fastpath import flows, read, talk
+from tests.system.test_fastpath import talk
 
 pytestmark = pytest.mark.skipif(bool(built()), reason=built())
 
@@ -98,11 +99,11 @@ class Line:
         """The kernel carries packets both ways, and to the next hop's address only; how many it sent by
         the gateway's interface itself.
         """
-        seen, before = read(self._daemon), self._left()
+        seen, before = read(self._daemon, "gre"), self._left()
         self.targets()
         talk(self.house, self._tunnel, range(self._sent, self._sent + SOME))
         self._sent += SOME
-        assert read(self._daemon) == seen
+        assert read(self._daemon, "gre") == seen
         assert self.targets() == {self.address()}
         return self._left() - before
 

@@ -9,6 +9,7 @@ from protocols.addr import parse_ip
 from protocols.esp.codec import Esp
 from protocols.gre.codec import EnhancedGre
 from tests.bpf.kernel import built
+from tests.system.carried import read
 from tests.system.home import CALLER, CLIENT, PEER, PUBLIC, SERVER, Daemon, Gre, Home, until
 
 pytestmark = pytest.mark.skipif(bool(built()), reason=built())
@@ -53,23 +54,17 @@ def gre(source: str, target: str, call_id: int, sequence: int) -> bytes:
     return ipv4.build(src=parse_ip(source), dst=parse_ip(target), protocol=ipv4.GRE, payload=inner)
 
 
-def read(daemon: Daemon, name: str) -> int:
-    """Packets that a socket of the WAN has brought to the daemon."""
-    rows = daemon.document("status")["sockets"]
-    return sum(row["packets"] for row in rows if row["name"].startswith(f"{name} wan"))
-
-
 @pytest.mark.parametrize(
     ("name", "reason", "packet"), [("esp", "esp-stranger", esp), ("gre", "stranger", gre)]
 )
 def test_a_flood_is_counted_whole_and_hardly_read(
     daemon: Daemon, far: Gre, name: str, reason: str, packet: Callable[[str, str, int, int], bytes]
 ) -> None:
-    before, already = daemon.drops().get(reason, 0), read(daemon, name)
+    before, already = daemon.drops().get(reason, 0), read(daemon, f"{name} wan")
     for number in range(MANY):
         far.send_packet(packet(STRANGER, PUBLIC, 0x100 + number, 1), PUBLIC)
     until(lambda: daemon.drops().get(reason, 0) == before + MANY)
-    assert 1 <= read(daemon, name) - already < MANY / 2
+    assert 1 <= read(daemon, f"{name} wan") - already < MANY / 2
     assert daemon.document("status")["strangers"] == {"kept_out": True, "reason": ""}
 
 
@@ -87,12 +82,12 @@ def test_a_peer_is_heard_from_the_clients_first_packet_to_the_end_of_its_session
     assert "esp-unknown" not in daemon.drops()
     (session,) = daemon.document("sessions")["sessions"]
     daemon.command("sessions", "kill", session["id"])
-    already = read(daemon, "esp")
+    already = read(daemon, "esp wan")
     before = daemon.drops().get("esp-stranger", 0)
     for sequence in range(MANY):
         far.send_packet(esp(PEER, PUBLIC, 0x2000, 2 * MANY + sequence), PUBLIC)
     until(lambda: daemon.drops().get("esp-stranger", 0) == before + MANY)
-    assert read(daemon, "esp") - already < MANY / 2
+    assert read(daemon, "esp wan") - already < MANY / 2
     host.sock.close()
 
 

@@ -17,9 +17,9 @@ from protocols.pptp import messages
 from relay.cli.exits import Exit
 from relay.takeover.taking import TakeoverError, meet
 from tests.bpf.kernel import built
+from tests.system.carried import read
 from tests.system.control import Tunnel
 from tests.system.home import CALLER, CLIENT, PEER, PUBLIC, RULES, SERVER, Daemon, Home, until
-from tests.system.test_fastpath import read
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 
@@ -190,10 +190,10 @@ def test_filters_that_outlive_their_process_change_hands_in_their_place(
             traffic.passes(50)
             daemon = takeover(house, daemon, *REQUIRED, **how)
         until(lambda: daemon.document("status")["fastpath"]["flows"] == 2)
-        before = read(daemon)
+        before = read(daemon, "gre")
         traffic.passes(50)
     assert sorted(traffic.outbound) == sorted(traffic.inbound) == list(range(traffic.sent))
-    assert read(daemon) == before
+    assert read(daemon, "gre") == before
     until(lambda: said.read_text().count("direct-action") >= 4)
     assert "deleted" not in said.read_text()
     assert [filters(house, name).count("direct-action") for name in ("eth0", "eth1")] == [1, 1]

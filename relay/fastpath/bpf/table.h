@@ -52,7 +52,10 @@ __noinline __u32 behind(__u64 first, __u64 second, __u32 line, __u32 reach)
 	return NOWHERE;
 }
 
-/* The line of the flow with this key, or NOWHERE. */
+/*
+ * The line of the flow with this key, or NOWHERE. Not the flow itself: a verifier that knows of a null before it is
+ * asked for goes on with it as a processor might, and then refuses that (Linux 6.1, without CAP_PERFMON).
+ */
 static __always_inline __u32 find(const union key *key, const struct control *control)
 {
 	__u32 line = home(key, control);
