@@ -17,12 +17,14 @@ from protocols.drops import Reason
 from protocols.esp import flows as esp
 from protocols.forward import flows as whole
 from protocols.gre import flows as gre
-from protocols.gre.codec import CALL_ID_OFFSET
+from protocols.gre.codec import CALL_ID_OFFSET, is_pptp
 from protocols.natt import flows as natt
 
 #: Rewrites a packet for its flow, as ``gre.flows.forward``, given a lane's ``lan`` or ``wan``.
 Forward = Callable[[dict[int, Any], bytearray, int, float], Destination | None]
 
+#: Octets of a header without options, as the short lanes want it.
+_IP_HEADER = 20
 _PROTOCOL_AT = 9
 _CHECKSUM_AT = 10
 _ADDRESSES_AT = 12
@@ -191,27 +193,31 @@ class IpLane:
         return None if flow is None else whole.restore(flow, packet)
 
 
-class TwoLanes:
-    """One protocol in two ways: GRE of calls, and GRE that is forwarded."""
+class GreLanes:
+    """GRE of calls, and GRE of any other kind, which is forwarded whole."""
 
-    def __init__(self, first: Lane, second: Lane) -> None:
-        self._first, self._second = first, second
-        self.lan: Any = (first.lan, second.lan)
-        self.wan: Any = (first.wan, second.wan)
+    def __init__(self, calls: Lane, others: Lane) -> None:
+        self._calls, self._others = calls, others
+        self.lan: Any = (calls.lan, others.lan)
+        self.wan: Any = (calls.wan, others.wan)
 
     def forward(self, flows: Any, buffer: bytearray, length: int, now: float) -> Destination | None:
-        """As Lane."""
-        taken = self._first.forward(flows[0], buffer, length, now)
-        return taken or self._second.forward(flows[1], buffer, length, now)
+        """As Lane. Of PPTP's kind is nothing the forward's, whether its call is known or not."""
+        taken = self._calls.forward(flows[0], buffer, length, now)
+        if taken or is_pptp(buffer, _IP_HEADER):
+            return taken
+        return self._others.forward(flows[1], buffer, length, now)
+
+    def _lane(self, packet: bytes, at: int) -> Lane:
+        return self._calls if is_pptp(packet, at) else self._others
 
     def sent(self, quote: bytes, at: int) -> Sent | Reason:
         """As Lane."""
-        sent = self._first.sent(quote, at)
-        return sent if isinstance(sent, Sent) else self._second.sent(quote, at)
+        return self._lane(quote, at).sent(quote, at)
 
     def restored(self, packet: bytes, at: int) -> bytes | None:
         """As Lane."""
-        return self._first.restored(packet, at) or self._second.restored(packet, at)
+        return self._lane(packet, at).restored(packet, at)
 
 
 def _readdressed(quote: bytes, source: Ip4, target: Ip4) -> bytearray:

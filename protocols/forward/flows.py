@@ -3,7 +3,6 @@
 import struct
 from dataclasses import dataclass, field
 
-from protocols import ipv4
 from protocols.actions import Destination, Kind, Shortcut, Side
 from protocols.addr import Ip4
 from protocols.checksum import checksum
@@ -96,9 +95,7 @@ class FlowTable:
 
     def offer(self, flow: Flow, session: Session) -> None:
         """Let the kernel carry a flow that is here, if it can."""
-        # The kernel knows GRE and ESP by what lies behind their IP header, and these by addresses alone.
-        if flow.protocol not in (ipv4.GRE, ipv4.ESP):
-            self._offloads.offer(flow, session)
+        self._offloads.offer(flow, session)
 
     def remove(self, flow: Flow) -> None:
         """Let them pass no longer."""

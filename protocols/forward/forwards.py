@@ -13,7 +13,7 @@ from protocols.forward.ip import IpForwards
 from protocols.forward.tcp import TcpForwards
 from protocols.forward.udp import UdpForwards
 from protocols.gre import codec as gre
-from protocols.lanes import IpLane, Lane, TwoLanes
+from protocols.lanes import GreLanes, IpLane, Lane
 from protocols.natt.flows import FlowTable
 from protocols.offload import Offloads
 from protocols.policy import TCP, UDP, Policy
@@ -44,7 +44,7 @@ class Forwards:
         """The short lanes of protocols that are forwarded whole; beside ``own`` where both are served."""
         lane, policy = IpLane(self._ip.flows), self._admission.policy
         return {
-            rule.protocol: TwoLanes(own[ipv4.GRE], lane)
+            rule.protocol: GreLanes(own[ipv4.GRE], lane)
             if rule.protocol == ipv4.GRE and _serves_pptp(policy)
             else lane
             for rule in policy.forward

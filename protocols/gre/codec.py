@@ -35,6 +35,10 @@ _WORD: Final = (KEY_PRESENT | VERSION) << 16 | PPP
 _SEQUENCE: Final = SEQUENCE_PRESENT << 16
 _ACKNOWLEDGMENT: Final = ACKNOWLEDGMENT_PRESENT << 16
 
+#: What of the first 32 bits says that it is PPTP's: Ver and the Protocol Type.
+_PPTP_MASK: Final = VERSION_MASK << 16 | 0xFFFF
+_PPTP: Final = VERSION << 16 | PPP
+
 #: The first 32 bits that a PPTP data packet may begin with, and the length of the header they begin.
 FIRST_WORDS: Final[dict[int, int]] = {
     _WORD: SHORTEST,
@@ -120,7 +124,10 @@ def refusal(packet: bytes | bytearray | memoryview, offset: int, length: int) ->
 
 def is_pptp(packet: bytes | bytearray | memoryview, offset: int) -> bool:
     """Whether the GRE header at ``offset`` says that it is PPTP's, right or wrong in the rest."""
-    return refusal(packet, offset, len(packet)) not in (Reason.GRE_VERSION, Reason.GRE_PROTOCOL)
+    if len(packet) - offset < _number.size:
+        return False
+    word: int = _number.unpack_from(packet, offset)[0]
+    return word & _PPTP_MASK == _PPTP
 
 
 def call_id_of(packet: bytes | bytearray | memoryview, offset: int) -> int:

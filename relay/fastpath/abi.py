@@ -28,8 +28,8 @@ MOST_REACH: Final = 127
 
 #: What an element of an array is known by.
 INDEX: Final = struct.Struct("=I")
-#: struct flow_key: source, target, label, protocol, side; and as two words (union key).
-KEY: Final = struct.Struct("!IIIBBxx")
+#: struct flow_key: source, target, label, protocol, side, whether whole; and as two words (union key).
+KEY: Final = struct.Struct("!IIIBB?x")
 KEY_WORDS: Final = struct.Struct("=QQ")
 #: What follows in struct flow, in two orders of bytes: source, target, label …
 _LEAVES: Final = struct.Struct("!III")
@@ -91,8 +91,8 @@ _SIDES: Final = {Side.LAN: 1, Side.WAN: 2}
 
 def key(shortcut: Shortcut) -> bytes:
     """What packets are recognised by."""
-    side = _SIDES[shortcut.side]
-    return KEY.pack(shortcut.sender, shortcut.addressed, shortcut.label, shortcut.protocol, side)
+    side, whole = _SIDES[shortcut.side], shortcut.kind is Kind.IP
+    return KEY.pack(shortcut.sender, shortcut.addressed, shortcut.label, shortcut.protocol, side, whole)
 
 
 def leaves(shortcut: Shortcut, hop: int) -> bytes:

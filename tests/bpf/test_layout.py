@@ -3,6 +3,7 @@
 import ctypes
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -67,7 +68,10 @@ def test_a_key(types: Types) -> None:
     assert key[at["label"] :][:4] == bytes.fromhex("11121314")
     assert key[at["protocol"]] == 17
     assert key[at["side"]] == 2
-    assert key[at["zero"] :] == bytes(2)
+    assert key[at["whole"]] == 0
+    assert key[at["zero"]] == 0
+    whole = abi.key(replace(SHORTCUT, kind=Kind.IP))
+    assert (whole[at["whole"]], whole[: at["whole"]]) == (1, key[: at["whole"]])
 
 
 def test_a_flow(types: Types) -> None:

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from protocols.actions import Side
+from protocols.actions import Kind, Side
 from protocols.addr import Ip4
 from relay.fastpath import abi, table
 from relay.fastpath.table import Table
@@ -194,14 +194,16 @@ def test_the_kernel_finds_all_flows_of_a_full_table_and_none_that_has_gone() -> 
     """Keys that differ in every part of them; packets find their own flow and count for it."""
     chance = random.Random(1)
     most = 2000
+    labels = {"gre": 0x10000, "esp": 1 << 32, "udp": 1 << 32, "ip": 1}
     shortcuts = [
         replace(
             SHORTCUTS[kind],
             sender=Ip4(chance.getrandbits(32)),
             addressed=Ip4(chance.getrandbits(32)),
-            label=chance.randrange(1, 0x10000) if kind == "gre" else chance.randrange(1, 1 << 32),
+            label=chance.randrange(labels[kind]),
+            protocol=chance.choice((47, 50)) if kind == "ip" else SHORTCUTS[kind].protocol,
         )
-        for kind in chance.choices(("gre", "esp", "udp"), k=most)
+        for kind in chance.choices(tuple(labels), k=most)
     ]
     with loaded(most=most) as program:
         numbers = [program.knows(one) for one in shortcuts]
@@ -220,6 +222,10 @@ def test_the_kernel_finds_all_flows_of_a_full_table_and_none_that_has_gone() -> 
 
 
 def _packet(shortcut: Any) -> bytes:
+    if shortcut.kind is Kind.IP:
+        head = "00000800" if shortcut.protocol == 47 else "0a0b0c0d"
+        ends = {"src": shortcut.sender, "dst": shortcut.addressed}
+        return packet("ip", bytes.fromhex(head) + bytes(20), protocol=shortcut.protocol, **ends)
     kind = {47: "gre", 50: "esp", 17: "udp"}[shortcut.protocol]
     plain = bytearray(packet(kind, src=shortcut.sender, dst=shortcut.addressed))
     if kind == "gre":

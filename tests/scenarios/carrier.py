@@ -28,7 +28,7 @@ class Carrier:
 
     def __init__(self) -> None:
         self._slots: dict[int, _Slot] = {}
-        self._numbers: dict[tuple[Side, int, int, int, int], int] = {}
+        self._numbers: dict[tuple[Side, int, int, int, int | None], int] = {}
         #: Packets of all flows, of all time.
         self.packets = 0
 
@@ -40,7 +40,8 @@ class Carrier:
         if isinstance(action, Offload):
             one = action.shortcut
             self._slots[action.flow] = _Slot(one)
-            self._numbers[one.side, one.sender, one.addressed, one.protocol, one.label] = action.flow
+            label = None if one.kind is Kind.IP else one.label
+            self._numbers[one.side, one.sender, one.addressed, one.protocol, label] = action.flow
         elif isinstance(action, Unload):
             del self._slots[action.flow]
             self._numbers = {key: flow for key, flow in self._numbers.items() if flow != action.flow}
@@ -60,8 +61,10 @@ class Carrier:
         except DecodeError:
             return None
         payload = packet[_IP_HEADER : header.total_length]
-        label = _label(header.protocol, payload)
-        flow = self._numbers.get((side, header.src, header.dst, header.protocol, label))
+        key = side, header.src, header.dst, header.protocol
+        flow = self._numbers.get((*key, _label(header.protocol, payload)))
+        if flow is None and header.protocol == ipv4.ESP:
+            flow = self._numbers.get((*key, None))
         if flow is None or header.length > _IP_HEADER or header.ttl < 2 or len(payload) < 8:
             return None
         slot = self._slots[flow]
@@ -76,10 +79,11 @@ class Carrier:
         return _rewritten(slot.shortcut, packet[: header.total_length])
 
 
-def _label(protocol: int, payload: bytes) -> int:
-    if protocol == ipv4.GRE:
+def _label(protocol: int, payload: bytes) -> int | None:
+    """What packets are told apart by beside their addresses; None: they are not."""
+    if protocol == ipv4.GRE and gre.is_pptp(payload, 0):
         return int.from_bytes(payload[6:8])
-    return int.from_bytes(payload[:4]) if protocol in (ipv4.ESP, 17) else 0
+    return int.from_bytes(payload[:4]) if protocol in (ipv4.ESP, 17) else None
 
 
 def _ordinary(kind: Kind, packet: bytes, payload: bytes) -> bool:

@@ -111,18 +111,17 @@ def test_no_call_is_the_kernels_while_there_is_no_address() -> None:
     assert len(world.kernel) == 0
 
 
-@pytest.mark.parametrize(
-    ("rule", "carried"),
-    [
-        pytest.param(DNS, 2, id="udp"),
-        pytest.param(FWZ, 2, id="protocol"),
-        # Of GRE and ESP the kernel wants to know more than addresses.
-        pytest.param(GRE, 0, id="gre"),
-    ],
-)
-def test_what_is_forwarded_is_the_kernels_after_the_first_packet_each_way(
-    rule: Forward, carried: int
-) -> None:
+#: One of each kind; GRE and ESP are those of forwards here, not of calls and pairs.
+WHOLE = [
+    pytest.param(FWZ, id="protocol"),
+    pytest.param(GRE, id="gre"),
+    pytest.param(replace(FWZ, protocol=50), id="esp"),
+]
+every_forward = pytest.mark.parametrize("rule", [pytest.param(DNS, id="udp"), *WHOLE])
+
+
+@every_forward
+def test_what_is_forwarded_is_the_kernels_after_the_first_packet_each_way(rule: Forward) -> None:
     house = ForwardWorld(forwarding(rule))
     for packets in (1, 2):
         if rule is DNS:
@@ -135,12 +134,12 @@ def test_what_is_forwarded_is_the_kernels_after_the_first_packet_each_way(
         assert isinstance(back, Got)
         (session,) = house.sessions
         assert (session.inbound.packets, session.outbound.packets) == (packets, packets)
-    assert (len(house.kernel), house.kernel.packets) == (carried, carried)
+    assert (len(house.kernel), house.kernel.packets) == (2, 2)
     house.note(house.gateway.kill([session.id], now=house.now))
     assert len(house.kernel) == 0
 
 
-@pytest.mark.parametrize("rule", [DNS, FWZ], ids=["udp", "protocol"])
+@every_forward
 def test_what_is_forwarded_to_a_neighbour_is_the_kernels_both_ways(rule: Forward) -> None:
     """RFC 4787 REQ-9: all of it comes in on one side."""
     house = ForwardWorld(forwarding(rule))
@@ -150,8 +149,8 @@ def test_what_is_forwarded_to_a_neighbour_is_the_kernels_both_ways(rule: Forward
             assert isinstance(out, Got)
             back = house.udp(Side.LAN, (SERVER, 5353), out.source)
         else:
-            out = house.ip(Side.LAN, CLIENT, WAN, b"some data")
-            back = house.ip(Side.LAN, SERVER, WAN, b"some data")
+            out = house.ip(Side.LAN, CLIENT, WAN, b"some data", protocol=rule.protocol)
+            back = house.ip(Side.LAN, SERVER, WAN, b"some data", protocol=rule.protocol)
         assert isinstance(out, Got)
         assert isinstance(back, Got)
         assert (out.source[0], out.target[0]) == (WAN, SERVER)

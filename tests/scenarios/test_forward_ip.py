@@ -121,13 +121,24 @@ def test_beside_pptp_only_gre_of_another_kind_is(vpn: dict[str, tuple[Masquerade
     assert house.ip(Side.WAN, PEER, WAN, pptp, protocol=47) is Reason.STRANGER
     assert house.ip(Side.WAN, PEER, WAN, PLAIN_GRE, protocol=47) == got(PEER, SERVER, PLAIN_GRE, fast=False)
     assert house.ip(Side.WAN, PEER, WAN, PLAIN_GRE, protocol=47) == got(PEER, SERVER, PLAIN_GRE, fast=True)
-    assert house.ip(Side.WAN, PEER, WAN, pptp, protocol=47) != Reason.STRANGER
+    # Also not by the short lane that is open now.
+    assert house.ip(Side.WAN, PEER, WAN, pptp, protocol=47) is Reason.STRANGER
+    (session,) = house.sessions
+    assert session.inbound.packets == 2
+
+
+@pytest.mark.parametrize("short", [b"", b"\0\0\0", bytes(4)], ids=["empty", "three-octets", "header-alone"])
+def test_gre_too_short_to_be_pptps_is_the_forwards(short: bytes) -> None:
+    """A header alone is what answers keepalives of tunnels."""
+    house = world(GRE, masquerade=(STAFF,))
+    assert house.ip(Side.WAN, PEER, WAN, short, protocol=47) == got(PEER, SERVER, short, fast=False)
+    assert house.ip(Side.WAN, PEER, WAN, short, protocol=47) == got(PEER, SERVER, short, fast=True)
 
 
 def test_a_reload_lays_the_lane_and_takes_it_away() -> None:
     house = world(GRE)
     assert isinstance(house.ip(Side.WAN, PEER, WAN, PLAIN_GRE, protocol=47), Got)
-    house.gateway.reload(policy(FWZ), now=house.now)
+    house.note(house.gateway.reload(policy(FWZ), now=house.now))
     assert house.ip(Side.WAN, PEER, WAN, PLAIN_GRE, protocol=47) is Reason.GRE_VERSION
     both_ways(house)
 

@@ -20,17 +20,18 @@ enum kind {
 	KIND_ESP = 2, /* addresses; the SPI is covered by the ends' integrity check (RFC 4303 2) */
 	KIND_NATT = 3, /* ESP in UDP: addresses and ports; IKE and keepalives are not for us (RFC 3948) */
 	KIND_UDP = 4, /* addresses and ports */
-	KIND_IP = 5, /* any other protocol: addresses */
+	KIND_IP = 5, /* any protocol, of GRE what is not PPTP's: addresses */
 };
 
 /* What a flow's packets carry when they arrive. */
 struct flow_key {
 	__be32 source;
 	__be32 target;
-	__be32 label; /* Call ID in the last 16 bits; SPI; both ports as they lie in the packet; 0 */
+	__be32 label; /* Call ID in the last 16 bits; SPI; both ports as they lie in the packet; 0 if whole */
 	__u8 protocol;
 	__u8 side; /* enum side */
-	__u8 zero[2];
+	__u8 whole; /* 1: of KIND_IP, whose packets have no label that says anything */
+	__u8 zero;
 };
 
 /* The same, as it is written (stack.h) and compared. */

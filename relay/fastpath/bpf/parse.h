@@ -17,6 +17,8 @@
 #define GRE_PPTP 0x2001880b
 #define GRE_SEQUENCE 0x10000000
 #define GRE_ACKNOWLEDGMENT 0x00800000
+/* What says whose it is: Ver and the type (protocols/gre/codec.py, is_pptp). */
+#define GRE_IS_PPTP(word) (((word) & 0x0007ffff) == 0x0001880b)
 
 /* Lower sequence numbers may begin a new Security Association: user space looks at them. */
 #define ESP_FIRST_FEW 4
@@ -71,18 +73,28 @@ static __always_inline int parse_ip(struct __sk_buff *skb, __u32 offset, struct 
 	return 0;
 }
 
-/* What the packet is recognised by. */
+/* What the packet is recognised by; ``whole``: by its addresses alone. */
+static __always_inline void write_key(const struct packet *p, enum side side, __be32 label, int whole, union key *key)
+{
+	key->words[0] = two_words(p->ip->saddr, p->ip->daddr);
+	key->words[1] = two_words(label, bpf_htonl(p->ip->protocol << 24 | side << 16 | whole << 8));
+}
+
+/*
+ * What the packet is recognised by first. GRE of PPTP's kind is of a call, or user space is to say whose it is: the
+ * call may be one that is not sure yet.
+ */
 static __always_inline void parse_key(const struct packet *p, enum side side, union key *key)
 {
+	const struct gre_header *gre = p->payload;
 	const __u8 protocol = p->ip->protocol;
-	__be32 label = 0;
 
-	if (protocol == IPPROTO_GRE)
-		label = bpf_htonl(bpf_ntohs(((struct gre_header *)p->payload)->call_id));
-	else if (protocol == IPPROTO_ESP || protocol == IPPROTO_UDP)
-		label = *(__be32 *)p->payload;
-	key->words[0] = two_words(p->ip->saddr, p->ip->daddr);
-	key->words[1] = two_words(label, bpf_htonl(protocol << 24 | side << 16));
+	if (protocol == IPPROTO_ESP || protocol == IPPROTO_UDP)
+		write_key(p, side, *(__be32 *)p->payload, 0, key);
+	else if (protocol == IPPROTO_GRE && GRE_IS_PPTP(bpf_ntohl(gre->word)))
+		write_key(p, side, bpf_htonl(bpf_ntohs(gre->call_id)), 0, key);
+	else
+		write_key(p, side, 0, 1, key);
 }
 
 /*

@@ -8,6 +8,7 @@
 #define VPNMASQ_TABLE_H
 
 #include "maps.h"
+#include "parse.h"
 
 /* 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4) */
 #define GOLDEN 0x9e3779b97f4a7c15
@@ -63,6 +64,22 @@ static __always_inline __u32 find(const union key *key, const struct control *co
 
 	if (flow && !is(flow, key->words[0], key->words[1]))
 		line = flow->reach ? behind(key->words[0], key->words[1], line, flow->reach) : NOWHERE;
+	return line;
+}
+
+/* The line of the packet's flow, or NOWHERE. */
+static __always_inline __u32 lookup(const struct packet *p, enum side side, const struct control *control)
+{
+	union key key;
+	__u32 line;
+
+	parse_key(p, side, &key);
+	line = find(&key, control);
+	/* Any SPI may be of ESP that is forwarded whole; there are no pairs of ESP beside that. */
+	if (line == NOWHERE && p->ip->protocol == IPPROTO_ESP) {
+		write_key(p, side, 0, 1, &key);
+		line = find(&key, control);
+	}
 	return line;
 }
 

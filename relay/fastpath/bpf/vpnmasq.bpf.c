@@ -96,7 +96,6 @@ static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 
 		__u64 words[3];
 	} neighbour = {};
 	struct control *control;
-	union key key;
 	struct packet p;
 	struct flow *flow;
 	struct hop *hop;
@@ -108,11 +107,10 @@ static __always_inline int forward(struct __sk_buff *skb, enum side side, __u32 
 		return PASS;
 	if (parse_ip(skb, offset, &p))
 		return PASS;
-	parse_key(&p, side, &key);
 	control = bpf_map_lookup_elem(&controls, &index);
 	if (!control)
 		return PASS;
-	index = find(&key, control);
+	index = lookup(&p, side, control);
 	flow = bpf_map_lookup_elem(&flows, &index);
 	if (!flow)
 		return PASS;

@@ -57,7 +57,6 @@ static __always_inline int take(struct xdp_md *xdp, enum side side)
 {
 	struct ethhdr *ethernet = (void *)(long)xdp->data;
 	__be32 *words = (__be32 *)ethernet;
-	union key key;
 	struct packet p;
 	struct control *control;
 	struct flow *flow;
@@ -73,11 +72,10 @@ static __always_inline int take(struct xdp_md *xdp, enum side side)
 	if (*(__u8 *)p.ip != VERSION_4_IHL_5 || p.ip->frag_off & bpf_htons(IS_FRAGMENT))
 		return XDP_PASS;
 	p.total = bpf_ntohs(p.ip->tot_len);
-	parse_key(&p, side, &key);
 	control = bpf_map_lookup_elem(&controls, &index);
 	if (!control)
 		return XDP_PASS;
-	index = find(&key, control);
+	index = lookup(&p, side, control);
 	flow = bpf_map_lookup_elem(&flows, &index);
 	if (!flow)
 		return XDP_PASS;
