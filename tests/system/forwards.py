@@ -47,6 +47,12 @@ name = "gre"
 listen = "ip/47"
 server = "{SERVER}"
 allow = ["{CALLER}"]
+
+[[forward]]
+name = "esp"
+listen = "ip/50"
+server = "{SERVER}"
+allow = ["{CALLER}"]
 """
 
 

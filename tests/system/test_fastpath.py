@@ -15,7 +15,8 @@ import pytest
 from tests.bpf.kernel import built
 from tests.system.carried import carries, flows, read
 from tests.system.control import Tunnel
-from tests.system.home import CLIENT, GRE, PEER, PUBLIC, RULES, SILENCE, Home, until
+from tests.system.forwards import data
+from tests.system.home import CLIENT, GRE, PEER, PUBLIC, RULES, SERVER, SILENCE, Home, until
 
 pytestmark = pytest.mark.skipif(bool(built()), reason=built())
 
@@ -73,6 +74,46 @@ def test_a_call_that_stands_is_the_kernels_until_it_ends(house: Home, listening:
     assert session["idle_seconds"] < 30
     tunnel.client.sock.close()
     until(lambda: flows(daemon) == 0)
+    assert daemon.stop() == 0
+
+
+def test_calls_and_other_gre_of_the_same_peer_are_the_kernels(house: Home, listening: socket.socket) -> None:
+    """GRE of PPTP's kind is a call's or nobody's, however much else the peer sends to a server inside."""
+    forward = f"""
+[[forward]]
+name = "routers"
+listen = "ip/47"
+server = "{SERVER}"
+allow = ["{PEER}"]
+"""
+    daemon = house.run(RULES.split("[[expose]]")[0] + forward, "--set", "fastpath.mode=require")
+    tunnel = house.tunnel(house.client, PEER, listening)
+    peer, server = house.raw(house.peer), house.raw(house.server)
+
+    def others(number: int) -> None:
+        there, back = (bytes.fromhex("00006558") + bytes([number]) * size for size in (20, 30))
+        peer.sock.sendto(there, (PUBLIC, 0))
+        assert data(server, GRE) == (PEER, SERVER, there)
+        server.sock.sendto(back, (PEER, 0))
+        assert data(peer, GRE) == (PUBLIC, PEER, back)
+
+    others(0)
+    until(lambda: flows(daemon) == 4)
+    before = read(daemon, "gre")
+    for number in range(1, 51):
+        others(number)
+    talk(house, tunnel, range(50))
+    assert read(daemon, "gre") == before
+    packets = {one["rule"]: one["packets"] for one in daemon.document("sessions")["sessions"]}
+    assert packets == {
+        "staff": {"outbound": 50, "inbound": 50},
+        "routers": {"outbound": 51, "inbound": 51},
+    }
+    strange = tunnel.client_id ^ 1
+    for number in range(10):
+        peer.send(PEER, PUBLIC, strange, seq=number)
+    until(lambda: daemon.drops().get("unknown-call", 0) == 10)
+    assert server.nothing()
     assert daemon.stop() == 0
 
 

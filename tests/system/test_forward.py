@@ -1,6 +1,7 @@
 """Generic forwards between real sockets, with the real daemon between them."""
 
 import contextlib
+import functools
 import socket
 import struct
 import threading
@@ -8,6 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from protocols.gre.codec import EnhancedGre
+from tests.bpf.kernel import built
+from tests.system.carried import carries, read
 from tests.system.forwards import RULES, connect, data, joined, listening, sessions, udp
 from tests.system.home import CALLER, CLIENT, PATIENCE, PEER, PUBLIC, SERVER, Daemon, Home, until
 
@@ -180,6 +184,7 @@ def test_status_shows_the_rules(house: Home, daemon: Daemon) -> None:
         ("echo", "forward", ["udp/7"]),
         ("fwz", "forward", ["ip/94"]),
         ("gre", "forward", ["ip/47"]),
+        ("esp", "forward", ["ip/50"]),
     ]
 
 
@@ -248,7 +253,11 @@ def test_datagrams_of_strangers_are_counted(house: Home, daemon: Daemon) -> None
 
 #: Version 0 with IPv4 inside (RFC 2784).
 PLAIN_GRE = bytes.fromhex("00000800")
-PROTOCOLS = [pytest.param(94, b"", id="fwz"), pytest.param(47, PLAIN_GRE, id="plain-gre")]
+PROTOCOLS = [
+    pytest.param(94, b"", id="fwz"),
+    pytest.param(47, PLAIN_GRE, id="plain-gre"),
+    pytest.param(50, bytes.fromhex("00001001 00000001"), id="esp"),
+]
 
 
 @pytest.mark.parametrize("size", [20, 3000])
@@ -267,6 +276,43 @@ def test_a_protocol_goes_both_ways_and_the_server_sees_the_peer(
     assert (row["protocol"], row["state"], row["listen"]) == ("ip", "established", f"ip/{protocol}")
     assert row["packets"] == {"outbound": 3, "inbound": 3}
     assert "ports" not in row
+
+
+@pytest.mark.skipif(bool(built()), reason=built())
+@pytest.mark.parametrize(("protocol", "head"), PROTOCOLS)
+def test_a_protocol_is_the_kernels_both_ways(house: Home, daemon: Daemon, protocol: int, head: bytes) -> None:
+    caller, server = house.raw(house.caller, protocol), house.raw(house.server, protocol)
+
+    def talk(number: int) -> None:
+        there, back = head + bytes([number]) * 20, head + bytes([number]) * 30
+        caller.sock.sendto(there, (PUBLIC, 0))
+        assert data(server, protocol) == (CALLER, SERVER, there)
+        server.sock.sendto(back, (CALLER, 0))
+        assert data(caller, protocol) == (PUBLIC, CALLER, back)
+
+    talk(0)
+    until(functools.partial(carries, daemon, 2))
+    before = read(daemon)
+    for number in range(1, 51):
+        talk(number)
+    assert read(daemon) == before
+    (row,) = sessions(daemon)
+    assert (row["fastpath"], row["packets"]) == (True, {"outbound": 51, "inbound": 51})
+
+
+@pytest.mark.skipif(bool(built()), reason=built())
+def test_gre_of_pptps_kind_is_forwarded_by_user_space(house: Home, daemon: Daemon) -> None:
+    """Where no rule is for PPTP; the kernel does not know whose it is."""
+    caller, server = house.raw(house.caller), house.raw(house.server)
+    caller.sock.sendto(PLAIN_GRE + bytes(20), (PUBLIC, 0))
+    assert data(server, 47)[0] == CALLER
+    until(functools.partial(carries, daemon, 1))
+    before = read(daemon)
+    for number in range(10):
+        caller.send(CALLER, PUBLIC, 7, seq=number)
+        there = server.receive()
+        assert EnhancedGre.from_bytes(there[20:]) == EnhancedGre(7, number, payload=b"data")
+    until(lambda: read(daemon) == before + 10)
 
 
 def test_a_neighbour_reaches_a_protocol_by_the_public_address(house: Home, daemon: Daemon) -> None:

@@ -17,7 +17,7 @@ from tests.bpf.kernel import built
 from tests.system.calls import changes
 from tests.system.carried import carries, read
 from tests.system.forwards import data, sessions, udp
-from tests.system.home import CLIENT, PUBLIC, SERVER, Daemon, Home, until
+from tests.system.home import CLIENT, GRE, PUBLIC, SERVER, Daemon, Home, until
 from tests.system.ipsec import ESP, esp, told
 
 pytestmark = pytest.mark.skipif(bool(built()), reason=built())
@@ -43,6 +43,18 @@ listen = "ip/{FWZ}"
 server = "{SERVER}"
 allow = ["10.0.0.0/24"]
 """
+
+#: What no rule for VPNs stands beside.
+WHOLE = "".join(
+    f"""
+[[forward]]
+name = "{name}"
+listen = "ip/{number}"
+server = "{SERVER}"
+allow = ["10.0.0.0/24"]
+"""
+    for name, number in (("gre", GRE), ("esp", ESP))
+)
 
 #: Sends something of this number from the client to the server and back, and looks who is seen by whom.
 Talk = Callable[[int], None]
@@ -100,14 +112,15 @@ def datagrams(
 
 
 @contextlib.contextmanager
-def protocol(house: Home, public: str) -> Iterator[Talk]:
-    client, server = house.raw(house.client, FWZ), house.raw(house.server, FWZ)
+def whole(house: Home, public: str, *, protocol: int, head: bytes = b"") -> Iterator[Talk]:
+    client, server = house.raw(house.client, protocol), house.raw(house.server, protocol)
 
     def talk(number: int) -> None:
-        client.sock.sendto(bytes([number]) * 20, (public, 0))
-        assert data(server, FWZ) == (public, SERVER, bytes([number]) * 20)
-        server.sock.sendto(bytes([number]) * 30, (public, 0))
-        assert data(client, FWZ) == (public, CLIENT, bytes([number]) * 30)
+        there, back = head + bytes([number]) * 20, head + bytes([number]) * 30
+        client.sock.sendto(there, (public, 0))
+        assert data(server, protocol) == (public, SERVER, there)
+        server.sock.sendto(back, (public, 0))
+        assert data(client, protocol) == (public, CLIENT, back)
 
     yield talk
 
@@ -117,7 +130,9 @@ KINDS: dict[str, Callable[[Home, str], contextlib.AbstractContextManager[Talk]]]
     "esp": plain_esp,
     "natt": functools.partial(datagrams, client_port=4500, port=4500, server_port=4500, esp_inside=True),
     "udp": functools.partial(datagrams, client_port=5000, port=53, server_port=5353, esp_inside=False),
-    "protocol": protocol,
+    "protocol": functools.partial(whole, protocol=FWZ),
+    "whole-gre": functools.partial(whole, protocol=GRE, head=bytes.fromhex("00000800")),
+    "whole-esp": functools.partial(whole, protocol=ESP, head=bytes.fromhex("00001001 00000001")),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -139,6 +154,14 @@ def nothing_left(house: Home, daemon: Daemon) -> Iterator[None]:
     configure(house, daemon, RULES)
     if not has_address(daemon, PUBLIC):
         move(house, daemon, PUBLIC)
+
+
+@pytest.fixture
+def rules(house: Home, daemon: Daemon, kind: str) -> str:
+    """Those that serve a kind, and are in force."""
+    found = WHOLE if kind.startswith("whole") else RULES
+    configure(house, daemon, found)
+    return found
 
 
 def counted(daemon: Daemon) -> list[tuple[object, ...]]:
@@ -174,6 +197,7 @@ def begin(daemon: Daemon, talk: Talk) -> None:
 
 
 @every_kind
+@pytest.mark.usefixtures("rules")
 def test_what_neighbours_say_to_each_other_is_the_kernels_both_ways(
     house: Home, daemon: Daemon, kind: str
 ) -> None:
@@ -192,12 +216,14 @@ def test_what_neighbours_say_to_each_other_is_the_kernels_both_ways(
 
 
 @every_kind
-def test_it_goes_to_the_kernel_and_back_as_the_rules_say(house: Home, daemon: Daemon, kind: str) -> None:
-    kept_out = RULES.replace('allow = ["10.0.0.0/24"]\n', 'allow = ["10.0.0.0/24"]\nfastpath = false\n')
+def test_it_goes_to_the_kernel_and_back_as_the_rules_say(
+    house: Home, daemon: Daemon, kind: str, rules: str
+) -> None:
+    kept_out = rules.replace('allow = ["10.0.0.0/24"]\n', 'allow = ["10.0.0.0/24"]\nfastpath = false\n')
     number = iter(range(1, 100))
     with KINDS[kind](house, PUBLIC) as talk:
-        for rules, carried in ((RULES, 2), (kept_out, 0), (RULES, 2)):
-            configure(house, daemon, rules)
+        for now, carried in ((rules, 2), (kept_out, 0), (rules, 2)):
+            configure(house, daemon, now)
             for _ in range(5):
                 talk(next(number))
             until(functools.partial(carries, daemon, carried))
@@ -210,6 +236,7 @@ def test_it_goes_to_the_kernel_and_back_as_the_rules_say(house: Home, daemon: Da
 
 
 @every_kind
+@pytest.mark.usefixtures("rules")
 def test_it_ends_with_the_public_address_and_begins_anew_by_the_new_one(
     house: Home, daemon: Daemon, kind: str
 ) -> None:
