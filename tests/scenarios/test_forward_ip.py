@@ -13,7 +13,8 @@ from protocols.gre.codec import EnhancedGre
 from protocols.icmp import IcmpError
 from protocols.policy import Expose, Forward, ForwardTimers, Limits, Masquerade, OnChange
 from tests.scenarios.forwardworld import ALLOWED, OURS, ForwardWorld, Got, policy
-from tests.scenarios.world import CLIENT, CLIENT_2, LAN, PEER, PEER_2, SERVER, STAFF, STRANGER, WAN
+from tests.scenarios.world import CLIENT, CLIENT_2, LAN, PEER, PEER_2, SERVER, STAFF, STRANGER, WAN, World
+from tests.scenarios.world import policy as vpns
 
 FWZ = Forward("fwz", 94, 0, SERVER, 0, ALLOWED)
 GRE = Forward("gre", 47, 0, SERVER, 0, ALLOWED)
@@ -169,6 +170,25 @@ def test_errors_and_packets_that_do_not_fit_reach_their_senders(
     told = IcmpError.from_bytes(answer.packet[20:])
     assert (answer.destination, told.next_hop_mtu) == (PEER, 576)
     assert told.quote == whole[: len(told.quote)]
+
+
+def test_errors_about_a_call_go_to_its_sender_also_beside_a_forward() -> None:
+    town = World(replace(vpns(STAFF), forward=(GRE,)))
+    client, _, _, call_id = town.tunnel(CLIENT, PEER)
+    plain = ipv4.build(src=SERVER, dst=PEER, protocol=47, payload=PLAIN_GRE)
+    assert isinstance(town.packet(Side.LAN, plain), bytes)
+    out = client.sends(call_id)
+    assert isinstance(out, bytes)
+
+    def reported(quote: bytes) -> bytes | Reason:
+        error = IcmpError(icmp.DESTINATION_UNREACHABLE, icmp.PROTOCOL_UNREACHABLE, 0, quote[:28])
+        return town.packet(Side.WAN, ipv4.build(src=PEER, dst=WAN, protocol=1, payload=error.to_bytes()))
+
+    told = reported(out)
+    assert isinstance(told, bytes)
+    assert ipv4.Header.from_bytes(told).dst == CLIENT
+    # What nobody's call has sent, the forward has not sent either.
+    assert reported(out[:26] + b"\xee\xee" + out[28:]) is Reason.ICMP_UNKNOWN
 
 
 def test_an_error_about_what_nobody_sent_goes_nowhere() -> None:
