@@ -171,7 +171,8 @@ class Premises:
         """The kernel's fast path, or what stands in its place."""
         settings = self._config
         most = settings.limits.sessions * _FLOWS_PER_SESSION
-        fastpath = choose(settings.fastpath.mode, most, instance=settings.name)
+        wanted = settings.fastpath
+        fastpath = choose(wanted.mode, most, instance=settings.name, xdp=wanted.xdp)
         house.callback(fastpath.close)
         if fastpath.reason:
             _log.info("no fast path", reason=fastpath.reason)

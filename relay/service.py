@@ -268,6 +268,7 @@ class Service:
             reason=handover.reason,
             flows=handover.carries,
             refused=handover.refused,
+            drivers=handover.drivers,
         )
 
     def _kept_out(self) -> dict[Reason, int]:

@@ -69,6 +69,8 @@ def _facts(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Traffic", traffic
     fast = status["fastpath"]
     yield "Fast path", "active" if fast["active"] else f"not active: {fast['reason']}"
+    for name, problem in fast.get("drivers", {}).items():
+        yield "Driver", f"{name}: {f'not used, {problem}' if problem else 'carries flows'}"
     strangers = status.get("strangers")
     if strangers is not None and not strangers["kept_out"]:
         yield "Strangers", f"not kept out by the kernel: {strangers['reason']}"

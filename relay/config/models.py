@@ -259,6 +259,8 @@ class FastPath(Table):
 
     mode: Literal["auto", "off", "require"] = "auto"
     """"auto" = where the kernel can; "require" = do not start without it."""
+    xdp: bool = False
+    """Whether drivers of network cards carry flows, too (XDP); attaching resets the rings of some."""
 
 
 class Interception(Table):

@@ -83,7 +83,10 @@ class Link:
 
 
 class FastPathStatus(TypedDict):
-    """The kernel fast path; ``reason`` says why it is not active, or not for all interfaces."""
+    """The kernel fast path; ``reason`` says why it is not active, or not for all interfaces.
+
+    ``drivers``: by interface whose driver is to carry flows itself, why it does not; empty where it does.
+    """
 
     mode: str
     active: bool
@@ -91,6 +94,7 @@ class FastPathStatus(TypedDict):
     #: Flows that the kernel carries now, and that it had no room for since the start.
     flows: int
     refused: int
+    drivers: dict[str, str]
 
 
 class StrangersStatus(TypedDict):
@@ -136,7 +140,7 @@ class Status:
     sessions: Mapping[str, int] = field(default_factory=dict)
     fastpath: FastPathStatus = field(
         default_factory=lambda: FastPathStatus(
-            mode="off", active=False, reason="not built in", flows=0, refused=0
+            mode="off", active=False, reason="not built in", flows=0, refused=0, drivers={}
         )
     )
     strangers: StrangersStatus = field(

@@ -2,10 +2,12 @@
 
     abi       what the program in the kernel and we share
     bpf/      the program (C), built when the package is (contrib/build)
+    drivers   has drivers run it as well, if that is wanted; netdev: what they can
     handover  moves flows between the sockets and the kernel
     kernel    the fast path itself
-    libbpf    loads the program; the only file that knows libbpf
+    libbpf    loads the program; the only file that knows libbpf; syscall: bpf(2) itself
     links     attaches it to interfaces; filters: whether others have, too
+    netlink   questions to the kernel
     null      the twin that carries nothing, and says why
     table     where flows lie in memory that we and the kernel share
     routes    where a flow's packets leave
@@ -31,6 +33,10 @@ class FastPath(Protocol):
     @property
     def refused(self) -> int:
         """Flows that it had no room for."""
+
+    @property
+    def drivers(self) -> dict[str, str]:
+        """By interface whose driver is to look at packets itself, why it does not; empty where it does."""
 
     def __len__(self) -> int:
         """How many flows it carries now."""

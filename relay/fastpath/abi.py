@@ -17,9 +17,12 @@ PROGRAMS: Final = {
     (Side.WAN, True): "wan_ethernet",
     (Side.WAN, False): "wan_plain",
 }
+#: Those for drivers, by the side.
+DRIVERS: Final = {Side.LAN: "lan_driver", Side.WAN: "wan_driver"}
 FLOWS: Final = "flows"
 HOPS: Final = "hops"
 CONTROLS: Final = "controls"
+STATIONS: Final = "stations"
 
 #: How many ways out there may be (MOST_HOPS).
 MOST_HOPS: Final = 1024
@@ -58,12 +61,16 @@ _HOP_MTU: Final = struct.Struct("=I")
 #: How packets get to the next hop (enum means), and the Ethernet header for that.
 _HOP_END: Final = struct.Struct("=I12s")
 HOP_SIZE: Final = 28
+#: An interface by its number, and struct station: its address of Ethernet.
+INTERFACE: Final = struct.Struct("=Q")
+_STATION: Final = struct.Struct("=6sxx")
 
 #: Octets of the maps' keys and values.
 SHAPES: Final = {
     FLOWS: (INDEX.size, FLOW_SIZE),
     HOPS: (INDEX.size, HOP_SIZE),
     CONTROLS: (INDEX.size, CONTROL_SIZE),
+    STATIONS: (INTERFACE.size, _STATION.size),
 }
 
 
@@ -73,6 +80,7 @@ class Means(IntEnum):
     NEIGHBOUR = 0
     HEADER = 1
     PEER = 2
+    DRIVER = 3
 
 
 class KernelKind(IntEnum):
@@ -110,3 +118,8 @@ def hop(interface: int, gateway: int, mtu: int, means: Means = Means.NEIGHBOUR, 
     """A way out; gateway 0: the destination is a neighbour itself. ``header``: target, source; or nothing."""
     where = _HOP_START.pack(interface) + _HOP_GATEWAY.pack(gateway) + _HOP_MTU.pack(mtu)
     return where + _HOP_END.pack(means, header)
+
+
+def station(address: bytes) -> bytes:
+    """Whom an interface's driver takes frames for."""
+    return _STATION.pack(address)

@@ -4,6 +4,8 @@ import socket
 import struct
 from typing import Final
 
+from relay.fastpath.netlink import HEADER
+
 # linux/rtnetlink.h, linux/netlink.h
 _RTM_NEWTFILTER: Final = 44
 _RTM_GETTFILTER: Final = 46
@@ -13,7 +15,6 @@ _NLM_F_REQUEST_DUMP: Final = 0x1 | 0x300
 _INGRESS: Final = 0xFFFFFFF2
 EGRESS: Final = 0xFFFFFFF3
 
-_HEADER: Final = struct.Struct("=IHHII")
 #: struct tcmsg: family, interface, handle, parent, info.
 _TCMSG: Final = struct.Struct("=BxxxiIII")
 
@@ -29,8 +30,8 @@ def any_filter(interface: int, *hooks: int) -> bool:
 def _has_filter(interface: int, parent: int) -> bool:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as sock:
         sock.settimeout(1.0)
-        length = _HEADER.size + _TCMSG.size
-        header = _HEADER.pack(length, _RTM_GETTFILTER, _NLM_F_REQUEST_DUMP, 1, 0)
+        length = HEADER.size + _TCMSG.size
+        header = HEADER.pack(length, _RTM_GETTFILTER, _NLM_F_REQUEST_DUMP, 1, 0)
         sock.send(header + _TCMSG.pack(socket.AF_UNSPEC, interface, 0, parent, 0))
         # Where there is none, the first answer is already the last.
-        return bool(_HEADER.unpack_from(sock.recv(65536))[1] == _RTM_NEWTFILTER)
+        return bool(HEADER.unpack_from(sock.recv(65536))[1] == _RTM_NEWTFILTER)

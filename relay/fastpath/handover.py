@@ -26,8 +26,10 @@ _log = structlog.get_logger("vpnmasq")
 _WAYS: Final = 1.0
 
 
-def choose(mode: str, most: int, *, instance: str) -> FastPath:
+def choose(mode: str, most: int, *, instance: str, xdp: bool) -> FastPath:
     """The fast path that this machine allows, by ``fastpath.mode``; ``most``: flows it has room for.
+
+    ``xdp``: whether drivers are to carry some, too.
 
     Raises:
         KernelError: it is required, and there is none.
@@ -35,7 +37,7 @@ def choose(mode: str, most: int, *, instance: str) -> FastPath:
     if mode == "off":
         return NullFastPath('switched off (fastpath.mode = "off")')
     try:
-        return KernelFastPath(most, instance=instance)
+        return KernelFastPath(most, instance=instance, xdp=xdp)
     except KernelError as error:
         if mode == "require":
             raise
@@ -69,7 +71,9 @@ class Handover:
         self._subscription = None if fastpath.reason else subscription(ROUTES)
         self._neighbours = None if fastpath.reason else subscription(NEIGHBOURS)
         self._ticker = Ticker(1 / LOOKS, self.look)
-        self._ways = Ticker(_WAYS, fastpath.look_at_ways)
+        self._ways = Ticker(_WAYS, self._look_at_ways)
+        #: By interface, what was said of its driver.
+        self._drivers: dict[str, str] = {}
         #: The interfaces whose packets it sees, and why it does not see those of others.
         self._attached: dict[str, Side] = {}
         self._problems: dict[str, tuple[Side, str]] = {}
@@ -105,6 +109,11 @@ class Handover:
         return not self._fastpath.reason and bool(self._attached or not self._problems)
 
     @property
+    def drivers(self) -> dict[str, str]:
+        """As FastPath."""
+        return self._fastpath.drivers
+
+    @property
     def carries(self) -> int:
         """How many flows the kernel carries now."""
         return len(self._fastpath)
@@ -132,11 +141,19 @@ class Handover:
             _log.warning("no fast path", interface=name, reason=str(error))
         else:
             self._attached[name] = side
+        self._tell_of_drivers()
 
     def detach(self, name: str) -> None:
         """The interface is used no more."""
         self._forget(name)
         self._fastpath.detach(name)
+
+    def _tell_of_drivers(self) -> None:
+        """Say once how each driver does."""
+        before, self._drivers = self._drivers, self._fastpath.drivers
+        for name, problem in self._drivers.items():
+            if before.get(name) != problem:
+                _log.info("not in the driver" if problem else "in the driver", interface=name, reason=problem)
 
     def _forget(self, name: str) -> None:
         self._attached.pop(name, None)
@@ -197,6 +214,10 @@ class Handover:
         if not self._following:
             self._following = True
             self._loop.call_soon(self._follow)
+
+    def _look_at_ways(self) -> None:
+        self._fastpath.look_at_ways()
+        self._tell_of_drivers()
 
     def _neighbours_changed(self) -> None:
         assert self._neighbours is not None

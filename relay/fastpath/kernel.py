@@ -18,8 +18,10 @@ from typing import Final
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
 from relay.fastpath import abi
-from relay.fastpath.libbpf import libbpf
+from relay.fastpath.drivers import Drivers
+from relay.fastpath.libbpf import Libbpf, Object, libbpf
 from relay.fastpath.links import Links
+from relay.fastpath.netdev import Netdev
 from relay.fastpath.routes import Routes, Way
 from relay.fastpath.table import Table, homes, lines
 from relay.fastpath.ways import Ways
@@ -46,7 +48,8 @@ def needs_privilege() -> bool:
 class KernelFastPath:
     """Implements FastPath.
 
-    ``most``: flows there is room for. ``tcx``: whether to try that before clsact.
+    ``most``: flows there is room for. ``tcx``: whether to try that before clsact. ``xdp``: whether to have
+    drivers run programs, too.
 
     Raises:
         KernelError: no object, no libbpf, a kernel too old, no privilege, or the verifier's words.
@@ -54,7 +57,9 @@ class KernelFastPath:
 
     reason = ""
 
-    def __init__(self, most: int, *, instance: str, path: Path = OBJECT, tcx: bool = True) -> None:
+    def __init__(
+        self, most: int, *, instance: str, path: Path = OBJECT, tcx: bool = True, xdp: bool = False
+    ) -> None:
         if not path.exists():
             raise KernelError(
                 "the program for the kernel was not built",
@@ -64,17 +69,24 @@ class KernelFastPath:
             raise KernelError(f"it takes {' and '.join(one.name for one in lacking)}")
         self._library = library = libbpf()
         with ExitStack() as stack:
-            self._object = stack.enter_context(library.load(path, {abi.FLOWS: lines(most)}, abi.SHAPES))
+            netdev = Netdev() if xdp else None
+            if netdev is not None:
+                stack.callback(netdev.close)
+            self._object = stack.enter_context(_loaded(library, path, most, netdev))
             self._hops = self._object.map_fd(abi.HOPS)
             self._control = stack.enter_context(mmap.mmap(self._object.map_fd(abi.CONTROLS), mmap.PAGESIZE))
             seed = secrets.randbits(64), secrets.randbits(64)
             self._control[: abi.CONTROL_SIZE] = abi.control(_FOREVER, seed, homes(most))
             self._table = Table(self._object.map_fd(abi.FLOWS), most, seed)
             stack.callback(self._table.close)
-            self._routes = Routes()
+            self._routes = Routes(netdev)
             stack.callback(self._routes.close)
             self._links = Links(library, instance, tcx=tcx)
             stack.callback(self._links.close)
+            self._drivers: Drivers | None = None
+            if netdev is not None:
+                self._drivers = Drivers(library, self._object.map_fd(abi.STATIONS), netdev)
+                stack.callback(self._drivers.close)
             self._open = stack.pop_all()
         self._ways = Ways(self._routes, self._write_way, self._table.turn)
         self._most = most
@@ -94,17 +106,26 @@ class KernelFastPath:
         try:
             interface = socket.if_nametoindex(name)
         except OSError:
-            self._links.detach(name)
+            self.detach(name)
             return
         ethernet = self._routes.has_ethernet(interface)
         if ethernet is None:
             raise KernelError(f"{name} is neither Ethernet nor an interface of IP alone")
         program = self._object.program_fd(abi.PROGRAMS[side, ethernet])
         self._links.attach(name, interface, program)
+        if self._drivers is not None:
+            self._drivers.attach(name, interface, self._object.program_fd(abi.DRIVERS[side]))
 
     def detach(self, name: str) -> None:
         """As FastPath."""
+        if self._drivers is not None:
+            self._drivers.detach(name)
         self._links.detach(name)
+
+    @property
+    def drivers(self) -> dict[str, str]:
+        """As FastPath."""
+        return {} if self._drivers is None else self._drivers.problems
 
     # -- flows -----------------------------------------------------------------------------------------
 
@@ -182,6 +203,8 @@ class KernelFastPath:
     def look_at_ways(self) -> None:
         """As FastPath."""
         self._ways.look()
+        if self._drivers is not None:
+            self._drivers.look()
 
     def follow(self) -> bool:
         """As FastPath."""
@@ -196,9 +219,26 @@ class KernelFastPath:
 
     def leave(self) -> None:
         """As FastPath."""
+        if self._drivers is not None:
+            self._drivers.close()
         self._links.close()  # what another process has put in our place stays
 
     def close(self) -> None:
         """As FastPath."""
         self._hold(0)
         self._open.close()
+
+
+def _loaded(library: Libbpf, path: Path, most: int, netdev: Netdev | None) -> Object:
+    """The object; where drivers are not to run programs, or the kernel refuses those, without them.
+
+    Raises:
+        KernelError: as KernelFastPath.
+    """
+    sizes, drivers = {abi.FLOWS: lines(most)}, abi.DRIVERS.values()
+    if netdev is not None and not netdev.problem:
+        try:
+            return library.load(path, sizes, abi.SHAPES)
+        except KernelError as error:
+            netdev.problem = str(error)
+    return library.load(path, sizes, abi.SHAPES, without=drivers)

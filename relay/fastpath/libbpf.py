@@ -1,4 +1,4 @@
-"""libbpf, by ctypes: the only file that knows it; and bpf(2) itself where libbpf 1.1 lacks a function.
+"""libbpf, by ctypes: the only file that knows it.
 
 libbpf loads an object file: it makes the maps, ties the programs to them and hands them to the verifier.
 """
@@ -8,6 +8,7 @@ import ctypes
 import errno
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -28,10 +29,6 @@ _ANY_SHAPE: Final[dict[str, Shape]] = {}
 
 # linux/bpf.h
 _BPF_ANY: Final = 0
-_BPF_PROG_QUERY: Final = 16
-_BPF_LINK_CREATE: Final = 28
-_BPF_TCX_INGRESS: Final = 46
-_BPF_TCX_EGRESS: Final = 47
 _BPF_F_ANY_ALIGNMENT: Final = 2
 
 # bpf/libbpf.h: enum bpf_tc_attach_point
@@ -39,12 +36,10 @@ _BPF_TC_INGRESS: Final = 1
 _BPF_TC_EGRESS: Final = 2
 _BPF_TC_F_REPLACE: Final = 1
 _WARN: Final = 0
+_NO: Final = ctypes.c_bool(False)  # noqa: FBT003  C's
 
 #: Of our clsact filters: before most people's own.
 _PRIORITY: Final = 0x4D51
-
-#: bpf(2) by the machine (asm/unistd.h): libc has no function for it.
-_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "armv7l": 386, "i686": 357, "ppc64le": 361}
 
 #: Machines whose processors read words at any address.
 _UNALIGNED: Final = frozenset({"x86_64", "i686", "aarch64", "ppc64le"})
@@ -76,35 +71,6 @@ class _TcOpts(ctypes.Structure):
         ("handle", ctypes.c_uint32),
         ("priority", ctypes.c_uint32),
         ("padding", ctypes.c_uint32),
-    )
-
-
-class _LinkCreate(ctypes.Structure):
-    """The part of union bpf_attr that BPF_LINK_CREATE reads for TCX; zero: at the end, without a rival."""
-
-    _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("target_ifindex", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("relative_fd", ctypes.c_uint32),
-        ("padding", ctypes.c_uint32),
-        ("expected_revision", ctypes.c_uint64),
-    )
-
-
-class _Query(ctypes.Structure):
-    """The part that BPF_PROG_QUERY reads and writes for TCX; without lists to fill, it counts only."""
-
-    _fields_ = (
-        ("target_ifindex", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32 * 2),
-        ("programs", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("padding", ctypes.c_uint32),
-        ("lists", ctypes.c_uint64 * 3),
-        ("revision", ctypes.c_uint64),
     )
 
 
@@ -150,10 +116,17 @@ class Libbpf:
 
     # -- objects ---------------------------------------------------------------------------------------
 
-    def load(self, path: Path, sizes: dict[str, int], shapes: dict[str, Shape] = _ANY_SHAPE) -> "Object":
+    def load(
+        self,
+        path: Path,
+        sizes: dict[str, int],
+        shapes: dict[str, Shape] = _ANY_SHAPE,
+        without: Iterable[str] = (),
+    ) -> "Object":
         """Load an object file; ``sizes`` are the most entries of its maps, where they differ.
 
         ``shapes``: octets of keys and values of its maps, as ``update`` and ``lookup`` are given them.
+        ``without``: programs that the kernel is not to see.
 
         Raises:
             KernelError: the file is not one, or is another version's, or the kernel refuses it; with the
@@ -170,6 +143,9 @@ class Libbpf:
                 self._check_shape(path, name, loaded.map(name), shape)
             for name, most in sizes.items():
                 lib.bpf_map__set_max_entries(ctypes.c_void_p(loaded.map(name)), ctypes.c_uint32(most))
+            for name in without:
+                program = ctypes.c_void_p(self.find(handle, "program", name))
+                lib.bpf_program__set_autoload(program, _NO)
             self._allow_any_alignment(handle)
             code = lib.bpf_object__load(ctypes.c_void_p(handle))
             if code:
@@ -243,41 +219,6 @@ class Libbpf:
         return value.raw if self._lib.bpf_map_lookup_elem(map_fd, key, value) == 0 else None
 
     # -- attaching -------------------------------------------------------------------------------------
-
-    def link(self, program: int, interface: int) -> int:
-        """Attach a program to an interface's ingress by TCX; a file descriptor that holds it there.
-
-        Raises:
-            OSError: EINVAL where the kernel has no TCX (before 6.6).
-        """
-        attr = _LinkCreate(prog_fd=program, target_ifindex=interface, attach_type=_BPF_TCX_INGRESS)
-        return self._call(_BPF_LINK_CREATE, attr)
-
-    def has_egress_program(self, interface: int) -> bool:
-        """Whether any program is attached to an interface's egress by TCX; also True when none can tell."""
-        attr = _Query(target_ifindex=interface, attach_type=_BPF_TCX_EGRESS)
-        try:
-            self._call(_BPF_PROG_QUERY, attr)
-        except OSError as error:
-            return error.errno != errno.EINVAL  # the kernel has no TCX
-        return bool(attr.count)
-
-    def _call(self, command: int, attr: ctypes.Structure) -> int:
-        """bpf(2) itself.
-
-        Raises:
-            OSError: the kernel refuses; EOPNOTSUPP where we do not know how to ask it.
-        """
-        number = _NUMBERS.get(os.uname().machine)
-        if number is None:
-            raise OSError(errno.EOPNOTSUPP, "the number of bpf(2) is not known for this machine")
-        done: int = self._libc.syscall(
-            ctypes.c_long(number), command, ctypes.byref(attr), ctypes.sizeof(attr)
-        )
-        if done < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return done
 
     def make_hook(self, interface: int) -> bool:
         """Give an interface a clsact qdisc; False when it has one.

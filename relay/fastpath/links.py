@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from relay.fastpath.filters import any_filter
 from relay.fastpath.libbpf import Libbpf
+from relay.fastpath.syscall import link_tcx
 from relay.kernel import refused
 
 #: What kernels without TCX say to the attempt.
@@ -57,7 +58,7 @@ class Links:
         self.detach(name)
         if self._tcx:
             try:
-                self._links[name] = _Tcx(self._library.link(program, interface))
+                self._links[name] = _Tcx(link_tcx(program, interface))
                 return
             except OSError as error:
                 if error.errno == errno.ENODEV:

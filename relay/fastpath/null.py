@@ -14,6 +14,11 @@ class NullFastPath:
     reason: str
     refused: int = 0
 
+    @property
+    def drivers(self) -> dict[str, str]:
+        """None runs a program."""
+        return {}
+
     def __len__(self) -> int:
         return 0
 

@@ -1,6 +1,6 @@
-"""The fast path as a program in a network card's driver (native XDP) beside the one of tc, nft and plain.
+"""The fast path in network cards' drivers (native XDP, fastpath.xdp) beside tc, nft and plain, with no daemon.
 
-An experiment: the program is the bench's own (xdp/forward.bpf.c), and no daemon has it.
+The object is the bench's own (xdp/forward.bpf.c): what is at the end of the wire behind a card is in it, too.
 """
 
 import contextlib
@@ -52,8 +52,8 @@ class Form:
 
 
 FORMS: Final = (
-    Form("XDP, card", xdp=True, card=True),
-    Form("XDP, host", xdp=True),
+    Form("XDP, card", xdp=True, most=Means.DRIVER, card=True),
+    Form("XDP, host", xdp=True, most=Means.DRIVER),
     Form("tc, card", xdp=False, card=True),
     Form("tc, host", xdp=False),
     Form("tc, other end", xdp=False, most=Means.PEER),

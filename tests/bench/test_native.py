@@ -1,64 +1,13 @@
-"""The bench's program for drivers does what the one of tc does, and no more."""
+"""What the bench has carried by drivers is received."""
 
 import os
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from protocols.actions import Side
-from relay.fastpath.abi import Means
 from tests.bench import contenders, native
 from tests.bench.generator import generator
 from tests.bench.lanes import Direction, Lane
-from tests.bench.live import compiled
-from tests.bpf.flows import PAYLOADS, SHORTCUTS, packet
-from tests.bpf.kernel import REDIRECT, Program, built, loaded
-
-UDP_WITH_SUM = PAYLOADS["udp"][:6] + b"\x12\x34" + PAYLOADS["udp"][8:]
-XDP_PASS = 2
-XDP_REDIRECT = 4
-HEADER = bytes.fromhex("020000000102 020000000101")
-
-
-@pytest.fixture(scope="module")
-def both() -> Iterator[Program]:
-    """Both programs, with a flow of each kind."""
-    if reason := built():
-        pytest.skip(reason)
-    with compiled(native.SOURCE) as path, loaded(path=path) as program:
-        ready: Any = program.fastpath._ways._routes
-        ready.means = lambda _way: (Means.HEADER, HEADER)
-        program.fastpath._routes = ready
-        for shortcut in SHORTCUTS.values():
-            program.knows(shortcut)
-        yield program
-
-
-@pytest.mark.bpf
-@pytest.mark.parametrize("kind", SHORTCUTS)
-def test_frames_leave_as_from_tc(both: Program, kind: str) -> None:
-    sent = packet(kind)
-    driver, tc = both.run(Side.LAN, sent, name="lan_xdp"), both.run(Side.LAN, sent)
-    assert (driver.verdict, tc.verdict) == (XDP_REDIRECT, REDIRECT)
-    assert (driver.packet, driver.frame) == (tc.packet, HEADER + b"\x08\x00")
-    assert driver.packet != sent
-
-
-@pytest.mark.bpf
-@pytest.mark.parametrize(
-    "sent",
-    [
-        pytest.param(packet("esp", ttl=1), id="expires"),
-        pytest.param(packet("esp", payload=PAYLOADS["esp"][:4] + bytes(44)), id="begins"),
-        pytest.param(packet("udp", payload=UDP_WITH_SUM), id="has-sum"),
-        pytest.param(packet("gre") + bytes(6), id="filled-up"),
-        pytest.param(packet("esp", src=SHORTCUTS["esp"].target), id="unknown"),
-    ],
-)
-def test_what_is_unusual_goes_on_to_tc(both: Program, sent: bytes) -> None:
-    ran = both.run(Side.LAN, sent, name="lan_xdp")
-    assert (ran.verdict, ran.packet) == (XDP_PASS, sent)
+from tests.bpf.kernel import built
 
 
 @pytest.mark.netns

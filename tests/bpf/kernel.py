@@ -28,6 +28,9 @@ _BPF_PROG_TEST_RUN: Final = 10
 #: What the program answers: the packet goes on as if nothing had happened, or leaves at once.
 PASS: Final = 0xFFFFFFFF
 REDIRECT: Final = 7
+#: … and those for drivers.
+XDP_PASS: Final = 2
+XDP_REDIRECT: Final = 4
 
 ETHERNET: Final = bytes.fromhex("000000000000 020000000002 0800")
 MTU: Final = 1500
@@ -105,6 +108,20 @@ class FixedWays:
         """Nothing is remembered."""
 
 
+class ReadyWays(FixedWays):
+    """Knows a header for its next hop, and what may be done with it."""
+
+    header: Final = bytes.fromhex("020000000102 020000000101")
+
+    def __init__(self, way: Way, best: abi.Means = abi.Means.DRIVER) -> None:
+        super().__init__(way)
+        self.best = best
+
+    def means(self, _way: Way) -> tuple[abi.Means, bytes]:
+        """The best, whatever the way."""
+        return self.best, self.header
+
+
 class Program:
     """The loaded program and its tables."""
 
@@ -151,6 +168,20 @@ class Program:
         attr.run()
         size = len(frame)
         return Ran(attr.retval, out.raw[size : attr.data_size_out], attr.duration, out.raw[:size])
+
+
+@contextlib.contextmanager
+def loaded_for_drivers(best: abi.Means = abi.Means.DRIVER, way: Way | None = None) -> Iterator[Program]:
+    """The program as drivers have it, too, at the interface where the kernel lets packets arrive here."""
+    fastpath = KernelFastPath(64, instance="test", xdp=True)
+    fixed: Any = ReadyWays(way or Way(1, 0, MTU), best)
+    fastpath._routes = fastpath._ways._routes = fixed
+    station = abi.station(ETHERNET[:6])
+    assert not fastpath._library.update(fastpath._object.map_fd(abi.STATIONS), abi.INTERFACE.pack(1), station)
+    try:
+        yield Program(fastpath)
+    finally:
+        fastpath.close()
 
 
 @contextlib.contextmanager

@@ -118,6 +118,14 @@ def test_a_hop(types: Types) -> None:
     assert hop[at["header"] :][:12] == b"targetsource"
 
 
+def test_a_station(types: Types) -> None:
+    size, at = types.offsets("station")
+    station = abi.station(bytes.fromhex("020304050607"))
+    assert len(station) == size
+    assert (at["first"], at["last"]) == (0, 4)
+    assert station == bytes.fromhex("0203040506070000")
+
+
 @pytest.mark.parametrize("more", [(4, 0), (0, 4)], ids=["key", "value"])
 @pytest.mark.parametrize("name", abi.SHAPES)
 def test_an_object_with_maps_of_other_sizes_is_refused_with_a_remedy(

@@ -50,8 +50,8 @@ class Follower:
 
 
 @contextlib.contextmanager
-def following(wired: Wires, kind: str = "esp") -> Iterator[Follower]:
-    with wired.carrying() as fastpath, contextlib.closing(Follower(wired, fastpath)) as follower:
+def following(wired: Wires, kind: str = "esp", *, xdp: bool = False) -> Iterator[Follower]:
+    with wired.carrying(xdp=xdp) as fastpath, contextlib.closing(Follower(wired, fastpath)) as follower:
         wired.offload(fastpath, kind)
         wired.passes(kind, SOME)
         yield follower

@@ -130,11 +130,17 @@ class Wires:
 
     @contextlib.contextmanager
     def carrying(
-        self, *, tcx: bool = True, instance: str = "wires", lan: str = "eth0", wan: str = "eth1"
+        self,
+        *,
+        tcx: bool = True,
+        xdp: bool = False,
+        instance: str = "wires",
+        lan: str = "eth0",
+        wan: str = "eth1",
     ) -> Iterator[KernelFastPath]:
         """The program at the gateway's interfaces, with no flow yet."""
         with self.gateway.entered():
-            fastpath = KernelFastPath(64, instance=instance, tcx=tcx)
+            fastpath = KernelFastPath(64, instance=instance, tcx=tcx, xdp=xdp)
         try:
             with self.gateway.entered():
                 fastpath.attach(lan, Side.LAN)

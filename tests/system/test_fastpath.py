@@ -61,6 +61,7 @@ def test_a_call_that_stands_is_the_kernels_until_it_ends(house: Home, listening:
         "reason": "",
         "flows": 0,
         "refused": 0,
+        "drivers": {},
     }
     tunnel = house.tunnel(house.client, PEER, listening)
     until(lambda: flows(daemon) == 2)

@@ -81,6 +81,7 @@ enum means {
 	MEANS_NEIGHBOUR = 0, /* the kernel looks for its neighbour each time, and asks for it if it must */
 	MEANS_HEADER = 1, /* by an Ethernet header that is ready, while the kernel is sure of the neighbour */
 	MEANS_PEER = 2, /* likewise, and at once into the other end of a veth, in another namespace */
+	MEANS_DRIVER = 3, /* by the header, also from driver to driver: nothing stands between that would see it */
 };
 
 /* A way out. Interface 0: there is none at the moment, and packets are user space's. */
@@ -94,5 +95,15 @@ struct hop {
 _Static_assert(sizeof(struct hop) == 28, "struct hop");
 
 #define MOST_HOPS 1024
+
+/* What an interface's driver takes frames for: its address of Ethernet. */
+struct station {
+	__be32 first;
+	__be16 last;
+	__be16 zero;
+};
+_Static_assert(sizeof(struct station) == 8, "struct station");
+
+#define MOST_STATIONS 256
 
 #endif

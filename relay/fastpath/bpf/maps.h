@@ -29,4 +29,12 @@ struct {
 	__uint(max_entries, 1);
 } controls SEC(".maps");
 
+/* By their number, interfaces whose drivers run our programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64); /* eight octets: it lies on the stack (stack.h) */
+	__type(value, struct station);
+	__uint(max_entries, MOST_STATIONS);
+} stations SEC(".maps");
+
 #endif

@@ -30,6 +30,15 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 check_at, __be16
 		bpf_l4_csum_replace(skb, check_at, 0, ports, BPF_F_MARK_MANGLED_0);
 }
 
+static __always_inline void rewrite_ip(struct iphdr *ip, const struct flow *flow)
+{
+	ip->ttl--;
+	ip->saddr = flow->source;
+	ip->daddr = flow->target;
+	ip->check = 0;
+	ip->check = ~ip_sum(ip);
+}
+
 /* Make the packet what it is to leave as. The caller has looked at everything; pointers are void after this. */
 static __always_inline void rewrite(struct __sk_buff *skb, __u32 offset, struct packet *p, const struct flow *flow)
 {
@@ -37,12 +46,7 @@ static __always_inline void rewrite(struct __sk_buff *skb, __u32 offset, struct 
 	struct covered old = { .addresses = two_words(ip->saddr, ip->daddr) };
 	struct covered new = { .addresses = two_words(flow->source, flow->target), .ports = flow->label };
 
-	ip->ttl--;
-	ip->saddr = flow->source;
-	ip->daddr = flow->target;
-	ip->check = 0;
-	ip->check = ~ip_sum(ip);
-
+	rewrite_ip(ip, flow);
 	if (flow->kind == KIND_GRE) {
 		struct gre_header *gre = p->payload;
 		/* The word with the Call ID, whose other half does not change. */

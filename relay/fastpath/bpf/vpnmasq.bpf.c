@@ -3,8 +3,8 @@
  * Forwards the packets of flows that user space has told us of; all others are none of our business and go
  * on as if we were not here, also everything that is unusual in a packet of a known flow.
  *
- * It runs where packets enter an interface (tc ingress), before netfilter and routing. There is one program for
- * each side of the gateway and each form of link layer, so that nothing has to be looked up for that.
+ * It runs where packets enter an interface (tc ingress; besides, in the driver: driver.h), before netfilter and
+ * routing. There is one program for each side of the gateway and each form of link layer, so that nothing has to be looked up for that.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -15,6 +15,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "count.h"
+#include "driver.h"
 #include "maps.h"
 #include "parse.h"
 #include "rewrite.h"
@@ -54,11 +56,7 @@ static __always_inline void count(const struct __sk_buff *skb, const struct pack
 		packets = skb->gso_segs;
 		octets += (packets - 1) * (sizeof(struct iphdr) + sizeof(struct udp_header));
 	}
-	__sync_fetch_and_add(&flow->packets, packets);
-	__sync_fetch_and_add(&flow->octets, octets);
-	flow->last_seen = now;
-	if (flow->kind == KIND_ESP)
-		flow->sequence = bpf_ntohl(((struct esp_header *)p->payload)->sequence);
+	tally(p, flow, now, packets, octets);
 }
 
 /*
@@ -169,6 +167,19 @@ SEC("tc")
 int wan_plain(struct __sk_buff *skb)
 {
 	return forward(skb, SIDE_WAN, 0);
+}
+
+/* In drivers: loaded only when asked for (fastpath.xdp). */
+SEC("xdp")
+int lan_driver(struct xdp_md *xdp)
+{
+	return forward_frame(xdp, SIDE_LAN);
+}
+
+SEC("xdp")
+int wan_driver(struct xdp_md *xdp)
+{
+	return forward_frame(xdp, SIDE_WAN);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -164,6 +164,7 @@ RESTART = [
     pytest.param("interception.mark=1", id="mark"),
     pytest.param("sockets.batch=1", id="batch"),
     pytest.param("fastpath.mode=off", id="fast-path"),
+    pytest.param("fastpath.xdp=true", id="drivers"),
 ]
 
 

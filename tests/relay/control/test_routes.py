@@ -52,7 +52,14 @@ def test_status_has_every_field_of_the_contract(served: Served) -> None:
                 "updates": 1,
             }
         ],
-        "fastpath": {"mode": "off", "active": False, "reason": "not built in", "flows": 0, "refused": 0},
+        "fastpath": {
+            "mode": "off",
+            "active": False,
+            "reason": "not built in",
+            "flows": 0,
+            "refused": 0,
+            "drivers": {},
+        },
         "strangers": {"kept_out": False, "reason": "not built in"},
         "traffic": {
             "outbound": {"packets": 120, "octets": 9000},
