@@ -74,11 +74,13 @@ def _carried(most: Means, flows: int) -> Iterator[Contender]:
 
 
 @contextlib.contextmanager
-def carrier(row: Row, most: Means, flows: int, path: Path = OBJECT) -> Iterator[KernelFastPath]:
+def carrier(
+    row: Row, most: Means, flows: int, path: Path = OBJECT, *, xdp: bool = False
+) -> Iterator[KernelFastPath]:
     """A fast path in a row's gateway, with room for so many flows, that has no better means than this one."""
     with contextlib.ExitStack() as stack:
         with inside(row.gateway):
-            fastpath = KernelFastPath(flows, instance=row.gateway, path=path)
+            fastpath = KernelFastPath(flows, instance=row.gateway, path=path, xdp=xdp)
             limited: Any = stack.enter_context(contextlib.closing(_Limited(most)))
         fastpath._routes = limited
         fastpath._ways._routes = limited

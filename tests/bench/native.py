@@ -1,6 +1,6 @@
-"""The fast path in network cards' drivers (native XDP, fastpath.xdp) beside tc, nft and plain, with no daemon.
+"""The fast path in network cards' drivers (fastpath.xdp) beside that of tc, nft and plain, with no daemon.
 
-The object is the bench's own (xdp/forward.bpf.c): what is at the end of the wire behind a card is in it, too.
+Its object has one program more than the product's (xdp/forward.bpf.c): the end of the wire behind a card.
 """
 
 import contextlib
@@ -136,19 +136,18 @@ def carried(form: Form, *, live: bool) -> Iterator[_Standing]:
     with (
         contenders.plain(name, USER_SPACE if in_driver else KERNEL) as contender,
         compiled(SOURCE) as program,
-        carrier(contender.row, form.most, 4 * FLOWS, program) as fastpath,
+        carrier(contender.row, form.most, 4 * FLOWS, program, xdp=form.xdp) as fastpath,
     ):
         row = contender.row
         sessions = {name: _offloaded(fastpath, name) for name in ("GRE", "ESP")}
-        for interface, side in (("eth0", Side.LAN), ("eth1", Side.WAN)):
-            if form.xdp:
-                _attach(fastpath, f"{side.value}_xdp", row.gateway, interface)
-            else:
-                with inside(row.gateway):
-                    fastpath.attach(interface, side)
+        with inside(row.gateway):
+            for interface, side in (("eth0", Side.LAN), ("eth1", Side.WAN)):
+                fastpath.attach(interface, side)
+        if problems := "; ".join(filter(None, fastpath.drivers.values())):
+            raise RuntimeError(f"{form.title}: {problems}")
         for host in (row.lan, row.wan):
             if form.card:
-                _attach(fastpath, "swallow", host, "eth0")
+                _swallow(fastpath, host)
             elif form.xdp:  # it would not get what is redirected to it
                 take_in(host, "eth0")
         if in_driver:
@@ -162,13 +161,13 @@ def _drive(row: Row) -> None:
         work_on(GATEWAY_CORE, row.gateway, interface)
 
 
-def _attach(fastpath: KernelFastPath, program: str, namespace: str, interface: str) -> None:
-    """Have a driver run a program, for as long as there is its interface."""
-    with inside(namespace):
-        index = socket.if_nametoindex(interface)
-        code = libbpf()._lib.bpf_xdp_attach(index, fastpath._object.program_fd(program), _NATIVE, None)
+def _swallow(fastpath: KernelFastPath, host: str) -> None:
+    """Have a host's driver let go of all that comes, for as long as there is its interface."""
+    with inside(host):
+        index = socket.if_nametoindex("eth0")
+        code = libbpf()._lib.bpf_xdp_attach(index, fastpath._object.program_fd("swallow"), _NATIVE, None)
     if code:
-        raise RuntimeError(f"{interface} does not take {program}: errno {-code}")
+        raise RuntimeError(f"{host} does not take a program in its driver: errno {-code}")
 
 
 def _offloaded(fastpath: KernelFastPath, protocol: str) -> list[Tunnel]:
