@@ -153,8 +153,8 @@ class Premises:
         service.giver = self._giver()
         self._give_up_privileges()
         await self._watch(house)
-        if self.predecessor is not None:
-            await self._replace(self.predecessor)
+        if self.predecessor is not None and estate is not None:
+            await self._replace(self.predecessor, estate)
         if state is not None:
             self._keep(house, Keeper(state, found.gateway, service.clock, self.spawn))
         await control.serve()
@@ -344,13 +344,14 @@ class Premises:
         service.station.streams.adopt(estate.streams)
         service.station.splices.adopt(estate.joints)
 
-    async def _replace(self, predecessor: Predecessor) -> None:
+    async def _replace(self, predecessor: Predecessor, estate: Estate) -> None:
         """Serve in the place of the process before us. From here on it has left."""
         last, service = predecessor.replace(), self.service
         station = service.station
         self.interceptor.shared = False
         self.locks.take_up()
         service.gateway.registry.recount(last.counts)
+        service.handover.inherit(estate.drivers)
         station.intakes.begin()
         service.datapath.begin(last.packets)
         station.splices.cut_others()

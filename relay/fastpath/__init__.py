@@ -38,6 +38,13 @@ class FastPath(Protocol):
     def drivers(self) -> dict[str, str]:
         """By interface whose driver is to look at packets itself, why it does not; empty where it does."""
 
+    @property
+    def driver_links(self) -> dict[int, int]:
+        """By interface, the descriptor that holds the program in its driver."""
+
+    def inherit(self, links: dict[int, int]) -> None:
+        """Use drivers as another process has before us: these are ours, copies of its ``driver_links``."""
+
     def __len__(self) -> int:
         """How many flows it carries now."""
 

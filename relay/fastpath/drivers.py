@@ -1,7 +1,8 @@
 """Our programs in the drivers of interfaces (XDP), beside those of tc, which get what these let pass.
 
-A driver has one program, and a link of it lives as long as its file descriptor. What it depends on is looked
-at once a second; where a driver does without, tc goes on alone.
+A driver has one program, and a link of it lives as long as its file descriptor. The next process is given a
+copy of that, for a program that comes where none is resets some drivers. What it depends on is looked at once
+a second; where a driver does without, tc goes on alone.
 """
 
 import errno
@@ -12,7 +13,7 @@ from typing import Final
 from relay.fastpath import abi
 from relay.fastpath.libbpf import Libbpf
 from relay.fastpath.netdev import Netdev, Station
-from relay.fastpath.syscall import link_xdp
+from relay.fastpath.syscall import let_go, link_xdp, update_link
 
 #: What drivers say, as far as it says more than the errno's own words.
 _WORDS: Final = {
@@ -48,10 +49,31 @@ class Drivers:
         """By interface, why its driver does not run the program; empty where it does."""
         return {name: driver.problem for name, driver in self._drivers.items()}
 
+    @property
+    def links(self) -> dict[int, int]:
+        """By interface, the descriptor that holds the program in its driver."""
+        return {one.interface: one.link for one in self._drivers.values() if one.link is not None}
+
     def attach(self, name: str, interface: int, program: int) -> None:
         """Have an interface's driver run a program, as soon as it can."""
-        self.detach(name)
-        self._drivers[name] = _Driver(interface, program)
+        known = self._drivers.get(name)
+        if known is None or (known.interface, known.program) != (interface, program):
+            self.detach(name)
+            self._drivers[name] = _Driver(interface, program)
+        self.look()
+
+    def inherit(self, links: dict[int, int]) -> None:
+        """Put our programs where another process had its own, by copies of what ``links`` of it has said."""
+        for driver in self._drivers.values():
+            if driver.link is None and driver.interface in links:
+                link = links.pop(driver.interface)
+                try:
+                    update_link(link, driver.program)
+                except OSError:
+                    os.close(link)
+                else:
+                    driver.link, driver.problem, driver.tried = link, "", None
+        let_go(links.values())
         self.look()
 
     def detach(self, name: str) -> None:

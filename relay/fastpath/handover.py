@@ -114,6 +114,16 @@ class Handover:
         return self._fastpath.drivers
 
     @property
+    def driver_links(self) -> dict[int, int]:
+        """As FastPath."""
+        return self._fastpath.driver_links
+
+    def inherit(self, links: dict[int, int]) -> None:
+        """As FastPath."""
+        self._fastpath.inherit(links)
+        self._tell_of_drivers()
+
+    @property
     def carries(self) -> int:
         """How many flows the kernel carries now."""
         return len(self._fastpath)

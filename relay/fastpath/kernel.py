@@ -23,6 +23,7 @@ from relay.fastpath.libbpf import Libbpf, Object, libbpf
 from relay.fastpath.links import Links
 from relay.fastpath.netdev import Netdev
 from relay.fastpath.routes import Routes, Way
+from relay.fastpath.syscall import let_go
 from relay.fastpath.table import Table, homes, lines
 from relay.fastpath.ways import Ways
 from relay.kernel import KernelError
@@ -126,6 +127,18 @@ class KernelFastPath:
     def drivers(self) -> dict[str, str]:
         """As FastPath."""
         return {} if self._drivers is None else self._drivers.problems
+
+    @property
+    def driver_links(self) -> dict[int, int]:
+        """As FastPath."""
+        return {} if self._drivers is None else self._drivers.links
+
+    def inherit(self, links: dict[int, int]) -> None:
+        """As FastPath."""
+        if self._drivers is not None:
+            self._drivers.inherit(links)
+        else:
+            let_go(links.values())
 
     # -- flows -----------------------------------------------------------------------------------------
 

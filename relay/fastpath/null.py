@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
+from relay.fastpath.syscall import let_go
 
 
 @dataclass(slots=True)
@@ -18,6 +19,15 @@ class NullFastPath:
     def drivers(self) -> dict[str, str]:
         """None runs a program."""
         return {}
+
+    @property
+    def driver_links(self) -> dict[int, int]:
+        """None holds a program."""
+        return {}
+
+    def inherit(self, links: dict[int, int]) -> None:
+        """What another process had in drivers goes."""
+        let_go(links.values())
 
     def __len__(self) -> int:
         return 0

@@ -3,11 +3,13 @@
 import ctypes
 import errno
 import os
+from collections.abc import Iterable
 from typing import Final
 
 # linux/bpf.h
 _BPF_PROG_QUERY: Final = 16
 _BPF_LINK_CREATE: Final = 28
+_BPF_LINK_UPDATE: Final = 29
 _BPF_XDP: Final = 37
 _BPF_TCX_INGRESS: Final = 46
 _BPF_TCX_EGRESS: Final = 47
@@ -35,6 +37,17 @@ class _LinkCreate(ctypes.Structure):
         ("relative_fd", ctypes.c_uint32),
         ("padding", ctypes.c_uint32),
         ("expected_revision", ctypes.c_uint64),
+    )
+
+
+class _LinkUpdate(ctypes.Structure):
+    """The part that BPF_LINK_UPDATE reads."""
+
+    _fields_ = (
+        ("link_fd", ctypes.c_uint32),
+        ("new_prog_fd", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("old_prog_fd", ctypes.c_uint32),
     )
 
 
@@ -69,6 +82,21 @@ def link_xdp(program: int, interface: int) -> int:
         OSError: EBUSY where there is one; what the driver says, else.
     """
     return _call(_BPF_LINK_CREATE, _LinkCreate(program, interface, _BPF_XDP, _IN_DRIVER))
+
+
+def update_link(link: int, program: int) -> None:
+    """Have a link hold another program, in place of the one that it holds; drivers are not reset for that.
+
+    Raises:
+        OSError: ENOLINK where the interface is gone.
+    """
+    _call(_BPF_LINK_UPDATE, _LinkUpdate(link, program))
+
+
+def let_go(links: Iterable[int]) -> None:
+    """Close links: what they hold there goes, unless somebody has a copy."""
+    for link in links:
+        os.close(link)
 
 
 def has_egress_program(interface: int) -> bool:

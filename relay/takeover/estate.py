@@ -27,6 +27,8 @@ class Estate:
     sockets: dict[str, socket.socket] = field(default_factory=dict)
     #: By UDP port, what holds it.
     holds: dict[int, socket.socket] = field(default_factory=dict)
+    #: By interface, what holds the fast path's program in its driver.
+    drivers: dict[int, int] = field(default_factory=dict)
     streams: list[StreamPart] = field(default_factory=list)
     joints: list[JointPart] = field(default_factory=list)
     snapshot: Snapshot = field(init=False)
@@ -57,7 +59,9 @@ def described(estate: Estate) -> Iterator[tuple[Record, list[int]]]:
         ([part.number, part.partner, part.unsent.hex(), part.done], [part.sock.fileno()])
         for part in estate.streams
     )
-    for kind, rows in (("sockets", sockets), ("holds", holds), ("streams", streams)):
+    drivers: Iterator[_Row] = (([interface], [link]) for interface, link in estate.drivers.items())
+    each = ("sockets", sockets), ("holds", holds), ("streams", streams), ("drivers", drivers)
+    for kind, rows in each:
         yield from _records(kind, rows, MOST_DESCRIPTORS)
     yield from _records("joints", map(_joint_row, estate.joints), MOST_DESCRIPTORS // _OF_A_JOINT)
 
@@ -101,6 +105,7 @@ def received(channel: TakingEnd) -> Estate:
             StreamPart(row[0], row[1], _socket(fds), bytes.fromhex(row[2]), row[3])
         ),
         "joints": lambda row, fds: estate.joints.append(_joint(row, fds)),
+        "drivers": lambda row, fds: estate.drivers.update({row[0]: next(fds)}),
     }
     try:
         while True:

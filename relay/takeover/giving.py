@@ -124,6 +124,7 @@ class Giver:
             holds=service.holds.sockets,
             streams=list(station.streams.parts()),
             joints=list(station.splices.parts()),
+            drivers=service.handover.driver_links,
         )
         for record, descriptors in estate.described(given):
             await channel.send(record, descriptors)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from unittest import mock
 
 from protocols.actions import Shortcut, Side
 from relay.fastpath import abi, kernel
 from relay.fastpath.kernel import KernelFastPath
+from relay.fastpath.netdev import Netdev
 from relay.fastpath.routes import Way
 from relay.kernel import KernelError
 
@@ -172,8 +174,12 @@ class Program:
 
 @contextlib.contextmanager
 def loaded_for_drivers(best: abi.Means = abi.Means.DRIVER, way: Way | None = None) -> Iterator[Program]:
-    """The program as drivers have it, too, at the interface where the kernel lets packets arrive here."""
-    fastpath = KernelFastPath(64, instance="test", xdp=True)
+    """The program as drivers have it, too, at the interface where the kernel lets packets arrive here.
+
+    A kernel that does not say what drivers can runs it here all the same.
+    """
+    with mock.patch.object(Netdev, "_ask_family", return_value=1):
+        fastpath = KernelFastPath(64, instance="test", xdp=True)
     fixed: Any = ReadyWays(way or Way(1, 0, MTU), best)
     fastpath._routes = fastpath._ways._routes = fixed
     station = abi.station(ETHERNET[:6])

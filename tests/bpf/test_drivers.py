@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from protocols.actions import Side
 from relay.fastpath import abi, netdev
 from relay.fastpath.kernel import KernelFastPath
+from relay.fastpath.null import NullFastPath
 from relay.fastpath.syscall import link_xdp
 from tests.bpf.egress import dropping
 from tests.bpf.flows import CLIENT
@@ -302,6 +304,59 @@ def test_a_kernel_that_does_not_say_what_drivers_can_has_none_used(
     with driving(wired) as follower:
         assert "before Linux 6.3" in follower.fastpath.drivers["eth0"]
         assert not drives(wired)
+
+
+def held(fastpath: KernelFastPath) -> dict[int, str]:
+    """By interface, the kernel's number of what holds the program in its driver."""
+    number = re.compile(r"link_id:\s+(\d+)")
+    return {
+        interface: number.findall(Path(f"/proc/self/fdinfo/{link}").read_text())[0]
+        for interface, link in fastpath.driver_links.items()
+    }
+
+
+def test_who_takes_over_is_handed_the_drivers(wired: Wires) -> None:
+    with ExitStack() as new:
+        with driving(wired) as old:
+            follower = new.enter_context(driving(wired))
+            assert set(follower.fastpath.drivers.values()) == {"its driver runs another program"}
+            assert drives(wired)  # by the old one
+            before = held(old.fastpath)
+            copies = {interface: os.dup(link) for interface, link in old.fastpath.driver_links.items()}
+            old.fastpath.leave()
+            assert old.fastpath.driver_links == {}
+            assert wired.gateway.sh("ip link show").count("prog/xdp") == 2
+            assert not drives(wired)
+        with wired.gateway.entered():
+            follower.fastpath.inherit(copies)
+        assert follower.fastpath.drivers == USED
+        assert len(before) == 2
+        assert held(follower.fastpath) == before
+        assert drives(wired)
+    assert "xdp" not in wired.gateway.sh("ip link show")
+
+
+def test_what_is_handed_over_and_not_wanted_goes(wired: Wires) -> None:
+    with driving(wired) as old:
+        copies = [{n: os.dup(link) for n, link in old.fastpath.driver_links.items()} for _ in range(2)]
+        with wired.carrying() as without:
+            without.inherit(copies[0])
+        NullFastPath("").inherit(copies[1])
+        old.fastpath.leave()
+        assert "xdp" not in wired.gateway.sh("ip link show")
+
+
+def test_what_holds_nothing_any_more_is_of_no_use(wired: Wires) -> None:
+    wired.gateway.sh("ip link add near type veth peer name far")
+    with another(wired), driving(wired) as follower, wired.gateway.entered():
+        interfaces = map(socket.if_nametoindex, ("near", "eth0"))
+        program = follower.fastpath._object.program_fd("lan_driver")
+        stale = link_xdp(program, next(interfaces))
+        wired.gateway.sh("ip link del near")
+        follower.fastpath.inherit({next(interfaces): stale})
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(stale)
+        assert "runs another program" in follower.fastpath.drivers["eth0"]
 
 
 def test_who_takes_over_has_the_drivers_when_they_are_left(wired: Wires) -> None:
