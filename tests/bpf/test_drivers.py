@@ -1,15 +1,11 @@
-"""Drivers that run the program: what they carry, when they may not, and that nothing is lost or left.
-
-A veth's driver takes frames from another's only while its other end has its own part of the driver running
-(NAPI, which goes with GRO): what is sent to one that has not is lost, and must not be sent there.
-"""
+"""Drivers that run the program: what they carry, when they may not, and that nothing is lost or left."""
 
 import os
 import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,21 +16,14 @@ from relay.fastpath import abi, netdev
 from relay.fastpath.kernel import KernelFastPath
 from relay.fastpath.null import NullFastPath
 from relay.fastpath.syscall import link_xdp
+from tests.bpf.drivers import occupied, redirected, take_in, without_family
 from tests.bpf.egress import dropping
 from tests.bpf.flows import CLIENT
-from tests.bpf.kernel import loaded_for_drivers
 from tests.bpf.test_driver import KINDS
 from tests.bpf.test_neighbours import ROUTER, reached, way_out
 from tests.bpf.test_ways import Follower, following
 from tests.bpf.wires import FIRST, Wires, host, numbered, wires
 from tests.netns import requires_netns
-
-
-def without_family() -> str:
-    """Why drivers cannot be asked here what they can; empty when they can."""
-    with closing(netdev.Netdev()) as asked:
-        return asked.problem
-
 
 pytestmark = [
     pytest.mark.netns,
@@ -52,20 +41,14 @@ def wired() -> Iterator[Wires]:
     with wires() as made:
         for name in ("eth0", "eth1"):
             made.gateway.sh(f"tc qdisc add dev {name} root pfifo_fast")
-        take_in(made, "on")
+        drivers(made, "on")
         yield made
 
 
-def take_in(wired: Wires, state: str) -> None:
+def drivers(wired: Wires, state: str) -> None:
     """Have the hosts' drivers running, or not."""
     for namespace in (wired.client, wired.peer):
-        namespace.sh(f"ethtool -K eth0 gro {state}")
-
-
-def redirected(wired: Wires) -> int:
-    """Frames that the gateway's drivers have handed on themselves."""
-    said = "".join(wired.gateway.sh(f"ethtool -S {name}") for name in ("eth0", "eth1"))
-    return sum(map(int, re.findall(r"rx_queue_\d+_xdp_redirect: (\d+)", said)))
+        take_in(namespace, "eth0", state)
 
 
 def look(wired: Wires, fastpath: KernelFastPath) -> None:
@@ -92,9 +75,9 @@ def driving(wired: Wires, kind: str = "esp") -> Iterator[Follower]:
 
 def drives(wired: Wires, kind: str = "esp") -> bool:
     """Whether packets, all of which must arrive, are carried by drivers: all of them, or none."""
-    before = redirected(wired)
+    before = redirected(wired.gateway, *USED)
     wired.passes(kind, SOME)
-    carried = redirected(wired) - before
+    carried = redirected(wired.gateway, *USED) - before
     assert carried in (0, 2 * len(SOME))
     return bool(carried)
 
@@ -130,10 +113,10 @@ def test_without_the_setting_no_driver_is_touched(wired: Wires) -> None:
 
 
 def test_a_driver_that_takes_no_frames_is_given_none(wired: Wires) -> None:
-    take_in(wired, "off")
+    drivers(wired, "off")
     with driving(wired) as follower:
         for state, means in (("off", abi.Means.HEADER), ("on", abi.Means.DRIVER), ("off", abi.Means.HEADER)):
-            take_in(wired, state)
+            drivers(wired, state)
             look(wired, follower.fastpath)
             assert way_out(follower.fastpath)[0] == reached(follower.fastpath, CLIENT)[0] == means
             assert drives(wired) == (means is abi.Means.DRIVER)
@@ -197,17 +180,6 @@ def test_the_interfaces_own_address_may_change(wired: Wires) -> None:
 
 
 @contextmanager
-def another(wired: Wires) -> Iterator[None]:
-    """Somebody else's program in the driver of eth0."""
-    with ExitStack() as stack:
-        program = stack.enter_context(loaded_for_drivers()).fastpath._object.program_fd("lan_driver")
-        with wired.gateway.entered():
-            link = link_xdp(program, socket.if_nametoindex("eth0"))
-        stack.callback(os.close, link)
-        yield
-
-
-@contextmanager
 def changed(wired: Wires, change: str, back: str) -> Iterator[None]:
     """The gateway, otherwise than it is."""
     for line in change.split("; "):
@@ -218,7 +190,7 @@ def changed(wired: Wires, change: str, back: str) -> Iterator[None]:
 
 
 OBSTACLES: Final = [
-    pytest.param(another, "runs another program", id="another-program"),
+    pytest.param(lambda wired: occupied(wired.gateway, "eth0"), "runs another program", id="another-program"),
     pytest.param(
         lambda wired: changed(wired, "ip link add near link eth0 type macvlan", "ip link del near"),
         "near stands on it",
@@ -348,7 +320,7 @@ def test_what_is_handed_over_and_not_wanted_goes(wired: Wires) -> None:
 
 def test_what_holds_nothing_any_more_is_of_no_use(wired: Wires) -> None:
     wired.gateway.sh("ip link add near type veth peer name far")
-    with another(wired), driving(wired) as follower, wired.gateway.entered():
+    with occupied(wired.gateway, "eth0"), driving(wired) as follower, wired.gateway.entered():
         interfaces = map(socket.if_nametoindex, ("near", "eth0"))
         program = follower.fastpath._object.program_fd("lan_driver")
         stale = link_xdp(program, next(interfaces))

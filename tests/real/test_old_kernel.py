@@ -143,9 +143,9 @@ class Old:
         line = f"cd /run/checkout && export PYTHONDONTWRITEBYTECODE=1; {script}"
         return self.guest.sh(line, within=_PATIENCE, check=check).output
 
-    def start(self) -> None:
+    def start(self, options: str = "") -> None:
         """Start the daemon, and wait until it is ready."""
-        run = f"{_VPNMASQ} run -c /run/vpnmasq.toml --timeout 0 >/run/log 2>&1"
+        run = f"{_VPNMASQ} run -c /run/vpnmasq.toml --timeout 0 {options} >/run/log 2>&1"
         self.sh(f"{run} & echo $! >/run/pid")
         self.sh("until grep -q ready /run/log; do kill -0 $(cat /run/pid) || exit; sleep 0.2; done")
 
@@ -248,3 +248,21 @@ def test_the_daemon_hands_flows_over_and_leaves_no_qdisc(old: Old) -> None:
     assert sum("direct-action" in line for line in old.filters()) == attached
     old.ends("TERM")
     assert old.filters() == []
+
+
+def test_drivers_that_may_not_be_asked_are_left_alone(old: Old) -> None:
+    """Where the kernel does not say what they can (before Linux 6.3), or theirs know no XDP, as here."""
+    old.sh(f"modprobe -a {_CLSACT}")
+    old.start("--set fastpath.xdp=true")
+    old.carries_datagrams()
+    status = old.status()
+    assert (status["fastpath"]["active"], status["fastpath"]["reason"]) == (True, "")
+    assert read(status) < 50
+    said = status["fastpath"]["drivers"]
+    assert said.keys() == {"vec0", "lan0"}
+    if old.tcx:
+        assert said["vec0"] == "its driver knows no XDP"
+    else:
+        assert all("before Linux 6.3" in text for text in said.values())
+    assert "xdp" not in old.sh("ip link show dev vec0")
+    old.ends("TERM")

@@ -136,9 +136,10 @@ def descriptor(daemon: Daemon, value: int, entries: int) -> int:
     return int(ctypes.CDLL("libbpf.so.1").bpf_map_get_fd_by_id(ctypes.c_uint32(number)))
 
 
-@pytest.fixture
-def line(house: Home) -> Iterator[Line]:
-    daemon = house.run(RULES)
+@contextlib.contextmanager
+def carried(house: Home, *options: str) -> Iterator[Line]:
+    """A daemon with these options, and a call of its that the kernel carries."""
+    daemon = house.run(RULES, *options)
     with contextlib.ExitStack() as closing:
         closing.callback(daemon.stop, signal.SIGKILL)
         tunnel = house.tunnel(house.client, PEER, closing.enter_context(house.listen(house.peer)))
@@ -155,6 +156,12 @@ def line(house: Home) -> Iterator[Line]:
         house.internet.sh(f"ip link set eth0 address {address}")
         with contextlib.suppress(RuntimeError):  # a test that has failed
             made.forget()
+
+
+@pytest.fixture
+def line(house: Home) -> Iterator[Line]:
+    with carried(house) as made:
+        yield made
 
 
 @contextlib.contextmanager
