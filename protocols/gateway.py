@@ -336,9 +336,9 @@ class Gateway:
         """The kernel has no room for a flow that an Offload was about: its packets stay ours."""
         self.offloads.refused(flow)
 
-    def counters_seen(self, flow: int, carried: Carried) -> None:
-        """Count what the kernel has carried of a flow since it was handed over."""
-        self.offloads.seen(flow, carried)
+    def counters_seen(self, changes: Iterable[tuple[int, Carried]]) -> None:
+        """Count what the kernel has carried of flows since they were handed over."""
+        self.offloads.seen(changes)
 
     # -- time ------------------------------------------------------------------------------------------
 

@@ -146,11 +146,13 @@ class Offloads:
         if offer is not None:
             self._drop(offer)
 
-    def seen(self, number: int, carried: Carried) -> None:
-        """Take what the kernel has carried of a flow so far."""
-        offer = self._carried.get(number)
-        if offer is not None:
-            self._count(offer, carried)
+    def seen(self, changes: Iterable[tuple[int, Carried]]) -> None:
+        """Take what the kernel has carried of flows so far."""
+        offers = self._carried
+        for number, carried in changes:
+            offer = offers.get(number)
+            if offer is not None:
+                self._count(offer, carried)
 
     def _drop(self, offer: _Offer) -> None:
         assert offer.number is not None

@@ -45,7 +45,8 @@ class Traffic:
         """Count packets that the kernel has carried."""
         self.packets += packets
         self.octets += octets
-        self.last_seen = max(self.last_seen, last_seen)
+        if last_seen > self.last_seen:
+            self.last_seen = last_seen
 
 
 #: Of all sessions that are no calls; never changed.

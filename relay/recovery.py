@@ -1,7 +1,9 @@
 """How long it takes from the kernel's word of a change of address to the first packet that passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+from protocols.offload import Carried
 
 
 @dataclass(slots=True)
@@ -31,8 +33,11 @@ class Recovery:
             self._pending = False
             self.first_packet = self.clock() - self._since
 
-    def carried(self, last_seen: float) -> None:
-        """The kernel has forwarded packets, of which the last one came at ``last_seen`` (loop's clock)."""
-        if self._pending and last_seen > self._since:
+    def carried(self, flows: Iterable[Carried]) -> None:
+        """The kernel has forwarded packets of these flows (its times are the loop's clock)."""
+        if not self._pending:
+            return
+        since = [last_seen for _, _, last_seen, _ in flows if last_seen > self._since]
+        if since:
             self._pending = False
-            self.first_packet = last_seen - self._since
+            self.first_packet = min(since) - self._since

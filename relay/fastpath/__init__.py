@@ -9,6 +9,7 @@
     links     attaches it to interfaces; filters: whether others have, too
     netlink   questions to the kernel
     null      the twin that carries nothing, and says why
+    parts     which of them have carried something
     table     where flows lie in memory that we and the kernel share
     routes    where a flow's packets leave
     ways      … and follows that when routes change
@@ -16,11 +17,20 @@
 The core decides which flows (protocols.offload); here is how.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
+
+
+class Look(NamedTuple):
+    """What a look at some flows has shown."""
+
+    #: Those that have carried something since they were looked at last, and what in all.
+    changes: Sequence[tuple[int, Carried]]
+    #: Of all flows, how many were looked at.
+    share: float
 
 
 class FastPath(Protocol):
@@ -82,8 +92,8 @@ class FastPath(Protocol):
     def carried(self, number: int) -> Carried | None:
         """What a flow has carried so far; None if it is not carried."""
 
-    def changes(self) -> Iterator[tuple[int, Carried]]:
-        """Some of the flows that have carried something since they were looked at last; all in turn."""
+    def look(self) -> Look:
+        """Look at some of the flows, in less than a millisecond; all have their turn."""
 
     def leave(self) -> None:
         """Let another process's fast path have the interfaces, so that we carry nothing more."""

@@ -6,7 +6,7 @@ machine's own.
 
 import struct
 from enum import IntEnum
-from typing import Final
+from typing import Final, Literal
 
 from protocols.actions import Kind, Shortcut, Side
 
@@ -45,8 +45,13 @@ COUNTERS_AT: Final = HOP_AT + _WAY.size
 #: The rest is the line's: its reach.
 REACH_AT: Final = COUNTERS_AT + COUNTERS.size
 FLOW_SIZE: Final = 64
-#: Of memory full of flows, taken as 64-bit integers, those that count packets.
-PACKETS: Final = slice(COUNTERS_AT // 8, None, FLOW_SIZE // 8)
+#: The same of memory full of flows: as integers of which kind it is to be taken, and which of them they are.
+COUNTERS_OF_ALL: Final[tuple[tuple[Literal["Q", "I"], slice], ...]] = (
+    ("Q", slice(COUNTERS_AT // 8, None, FLOW_SIZE // 8)),
+    ("Q", slice(COUNTERS_AT // 8 + 1, None, FLOW_SIZE // 8)),
+    ("Q", slice(COUNTERS_AT // 8 + 2, None, FLOW_SIZE // 8)),
+    ("I", slice(COUNTERS_AT // 4 + 6, None, FLOW_SIZE // 4)),
+)
 #: Native, not just in native order: written as one, for the kernel may be reading it.
 HOP_INDEX: Final = struct.Struct("@H")
 REACH: Final = struct.Struct("@I")

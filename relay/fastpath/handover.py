@@ -5,23 +5,25 @@ from the sockets: so the kernel overtakes none of them, but for those that come 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Self
 
 import structlog
 
 from protocols.actions import Offload, Shortcut, Side
 from protocols.gateway import Gateway
+from protocols.offload import Carried
 from relay.fastpath import FastPath
 from relay.fastpath.kernel import KernelFastPath
 from relay.fastpath.null import NullFastPath
 from relay.fastpath.routes import NEIGHBOURS, ROUTES, drained, heard_of, subscription
-from relay.fastpath.table import LOOKS
 from relay.kernel import KernelError
-from relay.wakeup import Ticker
+from relay.wakeup import Ticker, Wakeup
 
 _log = structlog.get_logger("vpnmasq")
 
+#: Seconds in which all that the kernel has carried is looked at, a part at a time.
+_ROUND: Final = 1.0
 #: Seconds between two looks at what the kernel gives no word of; each may have to wait for who changes links.
 _WAYS: Final = 1.0
 
@@ -47,8 +49,8 @@ def choose(mode: str, most: int, *, instance: str, xdp: bool) -> FastPath:
 class Handover:
     """Between a core that decides and a fast path that carries. Use as a context manager on the loop.
 
-    ``drain`` takes from the sockets what is there; ``carried`` is told when the kernel has forwarded packets,
-    with the time of it. ``required``: whether an interface must not do without.
+    ``drain`` takes from the sockets what is there; ``carried`` is told what the kernel has forwarded.
+    ``required``: whether an interface must not do without.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Handover:
         gateway: Gateway,
         drain: Callable[[], None],
         *,
-        carried: Callable[[float], None],
+        carried: Callable[[Iterable[Carried]], None],
         required: bool,
     ) -> None:
         self._fastpath = fastpath
@@ -70,7 +72,10 @@ class Handover:
         self._following = False
         self._subscription = None if fastpath.reason else subscription(ROUTES)
         self._neighbours = None if fastpath.reason else subscription(NEIGHBOURS)
-        self._ticker = Ticker(1 / LOOKS, self.look)
+        self._next_look = Wakeup(self._look_in_turn)
+        #: When it is due, and how much of all flows the last one was at.
+        self._due = 0.0
+        self._share = 1.0
         self._ways = Ticker(_WAYS, self._look_at_ways)
         #: By interface, what was said of its driver.
         self._drivers: dict[str, str] = {}
@@ -81,7 +86,8 @@ class Handover:
     def __enter__(self) -> Self:
         if self._subscription is not None:
             self._loop.add_reader(self._subscription.fileno(), self._rerouted)
-            self._ticker.__enter__()
+            self._due = self._loop.time() + _ROUND
+            self._next_look.follow(self._due)
             self._ways.__enter__()
         if self._neighbours is not None:
             self._loop.add_reader(self._neighbours.fileno(), self._neighbours_changed)
@@ -90,7 +96,7 @@ class Handover:
     def __exit__(self, *_: object) -> None:
         self._pending.clear()
         if self._subscription is not None:
-            self._ticker.__exit__()
+            self._next_look.cancel()
             self._ways.__exit__()
             self._loop.remove_reader(self._subscription.fileno())
             self._subscription.close()
@@ -210,10 +216,17 @@ class Handover:
         return not self._is_blind(shortcut.side) and self._fastpath.prepare(flow, shortcut)
 
     def look(self) -> None:
-        """Tell the core what some of the flows have carried; all have their turn within a second."""
-        for flow, carried in self._fastpath.changes():
-            self._gateway.counters_seen(flow, carried)
-            self._carried(carried[2])
+        """Tell the core what some of the flows have carried; all have their turn in a round."""
+        changes, self._share = self._fastpath.look()
+        if changes:
+            self._gateway.counters_seen(changes)
+            self._carried(carried for _, carried in changes)
+
+    def _look_in_turn(self) -> None:
+        self.look()
+        # From when this one was due: else a round would take longer, for timers are always late.
+        self._due = max(self._due + _ROUND * self._share, self._loop.time())
+        self._next_look.follow(self._due)
 
     # -- routes ----------------------------------------------------------------------------------------
 

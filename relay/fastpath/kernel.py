@@ -10,14 +10,13 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
-from relay.fastpath import abi
+from relay.fastpath import Look, abi
 from relay.fastpath.drivers import Drivers
 from relay.fastpath.libbpf import Libbpf, Object, libbpf
 from relay.fastpath.links import Links
@@ -91,10 +90,9 @@ class KernelFastPath:
             self._open = stack.pop_all()
         self._ways = Ways(self._routes, self._write_way, self._table.turn)
         self._most = most
-        #: Line, key and what it amounts to of each flow; by key, the one that packets find; by line.
+        #: Line, key and what it amounts to of each flow; by key, the one that packets find.
         self._numbers: dict[int, tuple[int, bytes, Shortcut]] = {}
         self._owners: dict[bytes, int] = {}
-        self._at: dict[int, int] = {}
         self.refused = 0
 
     def __len__(self) -> int:
@@ -145,13 +143,12 @@ class KernelFastPath:
     def prepare(self, number: int, shortcut: Shortcut) -> bool:
         """As FastPath."""
         key = abi.key(shortcut)
-        line = self._place(key)
+        line = self._place(key, number)
         if line is not None:
             way = self._ways.enter(shortcut.target, line)
             if way is not None:
                 self._table.fill(line, abi.leaves(shortcut, way))
                 self._numbers[number] = line, key, shortcut
-                self._at[line] = number
                 return True
             self._table.free(line)
         self.refused += 1
@@ -165,11 +162,11 @@ class KernelFastPath:
         self._table.show(line, key)
         self._owners[key] = number
 
-    def _place(self, key: bytes) -> int | None:
+    def _place(self, key: bytes, number: int) -> int | None:
         if len(self._numbers) >= self._most:
             return None
         try:
-            return self._table.take(key)
+            return self._table.take(key, number)
         except OSError:
             return None
 
@@ -183,7 +180,6 @@ class KernelFastPath:
         if self._owners.get(key) == number:
             del self._owners[key]
             self._table.hide(line)
-        del self._at[line]
         self._ways.leave(shortcut.target, line)
         self._table.free(line)
 
@@ -194,14 +190,11 @@ class KernelFastPath:
         found = self._numbers.get(number)
         return None if found is None else self._table.carried(found[0])
 
-    def changes(self) -> Iterator[tuple[int, Carried]]:
+    def look(self) -> Look:
         """As FastPath."""
         if self._links.durable:
             self._hold(time.monotonic_ns() + _LEASE)
-        for line in self._table.changed():
-            number = self._at.get(line)
-            if number is not None:
-                yield number, self._table.carried(line)
+        return self._table.look()
 
     # -- routes ----------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """The fast path that carries nothing: everything passes user space."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
+from relay.fastpath import Look
 from relay.fastpath.syscall import let_go
 
 
@@ -65,9 +65,9 @@ class NullFastPath:
         """Nothing."""
         return None
 
-    def changes(self) -> Iterator[tuple[int, Carried]]:
-        """None."""
-        return iter(())
+    def look(self) -> Look:
+        """There are none."""
+        return Look((), 1.0)
 
     def leave(self) -> None:
         """Nothing to leave to others."""

@@ -7,20 +7,13 @@ the next free line; the home says how far behind it a search has to go. The othe
 import mmap
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Final
 
 from protocols.offload import Carried
-from relay.fastpath import abi
+from relay.fastpath import Look, abi
+from relay.fastpath.parts import NANO, Parts
 
-#: How often a second the counters are looked at: at all of them, or at a part of them, so that all have their
-#: turn within a second.
-LOOKS: Final = 8
-#: Lines that are looked at together, where any of them is used.
-_BLOCK: Final = 64
-#: Blocks that a look is at if there are so many: less than a millisecond's work.
-_PART: Final = 256
 #: A line is used anew after so many seconds: the kernel may be at work on a packet of the flow there was.
 _REST: Final = 0.1
 
@@ -31,8 +24,6 @@ _FREE, _TAKEN, _RESTING = range(3)
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _WORD: Final = (1 << 64) - 1
 
-_NANO: Final = 1e-9
-
 
 def homes(most: int) -> int:
     """Lines at which a search may begin, with ``most`` flows: hardly ever is one in another's way."""
@@ -40,17 +31,8 @@ def homes(most: int) -> int:
 
 
 def lines(most: int) -> int:
-    """All lines, in whole blocks: the last home has some behind it, too."""
-    return -(-(homes(most) + abi.MOST_REACH) // _BLOCK) * _BLOCK
-
-
-@dataclass(slots=True)
-class _Block:
-    """Lines side by side, while flows lie there."""
-
-    flows: int = 0
-    #: By line, packets when it was looked at last.
-    packets: list[int] = field(default_factory=lambda: [0] * _BLOCK)
+    """All lines: the last home has some behind it, too."""
+    return homes(most) + abi.MOST_REACH
 
 
 class Table:
@@ -72,18 +54,19 @@ class Table:
         #: By line that is taken, its flow's home.
         self._home_of: dict[int, int] = {}
         self._resting: deque[tuple[float, int]] = deque()
-        self._blocks: dict[int, _Block] = {}
-        #: Blocks that this round has not come to, and how many of them are a look's part.
-        self._round: list[int] = []
-        self._part = 0
+        self._parts = Parts()
         # Mapped with the first flow: from then on it counts as our memory.
         self._memory: mmap.mmap | None = None
-        self._packets = memoryview(b"")
+        #: Of all lines, each of abi.COUNTERS.
+        self._counters: list[memoryview] = []
 
     def _map(self) -> mmap.mmap:
         if self._memory is None:
             self._memory = mmap.mmap(self._descriptor, self._lines * abi.FLOW_SIZE)
-            self._packets = memoryview(self._memory).cast("Q")[abi.PACKETS]
+            with memoryview(self._memory) as whole:
+                for kind, lines in abi.COUNTERS_OF_ALL:
+                    with whole.cast(kind) as elements:
+                        self._counters.append(elements[lines])
         return self._memory
 
     # -- places ----------------------------------------------------------------------------------------
@@ -96,8 +79,10 @@ class Table:
         home: int = (value >> 32) * self._homes >> 32
         return home
 
-    def take(self, key: bytes) -> int | None:
+    def take(self, key: bytes, flow: int) -> int | None:
         """A line for a flow with this key; None if there is none where it would be looked for.
+
+        ``flow`` is the number by which ``look`` speaks of it.
 
         Raises:
             OSError: the kernel does not let us have the table's memory.
@@ -117,9 +102,7 @@ class Table:
         self._home_of[line] = home
         if line - home > self._reach(home):
             self._set_reach(home, line - home)
-        block = self._blocks.setdefault(line // _BLOCK, _Block())
-        block.flows += 1
-        block.packets[line % _BLOCK] = 0
+        self._parts.put(line, flow)
         return line
 
     def free(self, line: int) -> None:
@@ -130,10 +113,7 @@ class Table:
         if line - home == self._reach(home):
             others = (at - home for at in range(home, line) if self._home_of.get(at) == home)
             self._set_reach(home, max(others, default=0))
-        block = self._blocks[line // _BLOCK]
-        block.flows -= 1
-        if not block.flows:
-            del self._blocks[line // _BLOCK]
+        self._parts.drop(line)
 
     def _set_free(self, line: int) -> None:
         if self._state[line] == _RESTING:
@@ -177,29 +157,15 @@ class Table:
         """What a line's flow has carried."""
         at = line * abi.FLOW_SIZE + abi.COUNTERS_AT
         packets, octets, last, sequence = abi.COUNTERS.unpack_from(self._map(), at)
-        return packets, octets, last * _NANO, sequence
+        return packets, octets, last * NANO, sequence
 
-    def changed(self) -> Iterator[int]:
-        """Of all lines or a part, those whose flows have carried something since they were looked at last."""
-        if not self._round:
-            self._round = list(self._blocks)
-            self._part = max(_PART, -(-len(self._round) // LOOKS))
-        part, self._round = self._round[: self._part], self._round[self._part :]
-        for number in part:
-            block = self._blocks.get(number)
-            if block is None:
-                continue
-            start = number * _BLOCK
-            seen, before = self._packets[start : start + _BLOCK].tolist(), block.packets
-            if seen == before:
-                continue
-            block.packets = seen
-            for line, (now, then) in enumerate(zip(seen, before, strict=True), start):
-                if now != then:
-                    yield line
+    def look(self) -> Look:
+        """As FastPath."""
+        return self._parts.look(self._counters)
 
     def close(self) -> None:
         """Give the memory back."""
         if self._memory is not None:
-            self._packets.release()
+            for view in self._counters:
+                view.release()
             self._memory.close()

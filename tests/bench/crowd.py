@@ -9,7 +9,6 @@ from typing import Final
 from protocols.actions import Side
 from relay.fastpath.abi import Means
 from relay.fastpath.kernel import KernelFastPath
-from relay.fastpath.table import LOOKS
 from tests.bench import contenders
 from tests.bench.lanes import Direction, Ends, Lane, Sample
 from tests.bench.means import carrier, shortcut, wire
@@ -174,8 +173,9 @@ def _lines(setting: Setting, number: int, most: Means) -> list[_Line]:
         for many in (IN_A_ROW if number == CROWD[-1] and most is BEST else IN_A_ROW[:1])
     }
     began = time.perf_counter()
-    for _ in range(LOOKS):
-        list(fastpath.changes())
+    share = 0.0
+    while share < 1:
+        share += fastpath.look().share
     look = time.perf_counter() - began
     with inside(row.row.gateway):
         found = _Crowd(number, speed, look, _alone(fastpath, number))

@@ -70,31 +70,31 @@ LEAVES: Final = abi.leaves(SHORTCUTS["esp"], 1)
 
 
 def test_a_line_rests_before_it_is_used_anew(small: Memory) -> None:
-    first = small.table.take(key(1))
+    first = small.table.take(key(1), 1)
     assert first is not None
     small.table.free(first)
     small.now += 0.099
-    second = small.table.take(key(1))
+    second = small.table.take(key(1), 1)
     assert second not in (None, first)
     small.now += 0.002
-    assert small.table.take(key(1)) == first
+    assert small.table.take(key(1), 1) == first
 
 
 def test_one_that_rests_is_better_than_none(small: Memory) -> None:
-    taken = [small.table.take(key(1)) for _ in range(abi.MOST_REACH + 1)]
+    taken = [small.table.take(key(1), 1) for _ in range(abi.MOST_REACH + 1)]
     assert None not in taken
-    assert small.table.take(key(1)) is None
+    assert small.table.take(key(1), 1) is None
     resting = taken[7]
     assert resting is not None
     small.table.free(resting)
-    assert small.table.take(key(1)) == resting
+    assert small.table.take(key(1), 1) == resting
     small.now += 1.0
-    assert small.table.take(key(1)) is None
+    assert small.table.take(key(1), 1) is None
 
 
 def test_a_search_goes_no_farther_than_it_must(small: Memory) -> None:
     """Three flows with one home: when the last one has gone, so has the way to it."""
-    lines = [small.table.take(key(1)) for _ in range(3)]
+    lines = [small.table.take(key(1), 1) for _ in range(3)]
     home = small.table._home(key(1))
     assert lines == [home, home + 1, home + 2]
     assert small.reach(home) == 2
@@ -103,12 +103,12 @@ def test_a_search_goes_no_farther_than_it_must(small: Memory) -> None:
     small.table.free(home + 2)
     assert small.reach(home) == 0
     small.now += 1.0
-    assert small.table.take(key(1)) == home + 1
+    assert small.table.take(key(1), 1) == home + 1
     assert small.reach(home) == 1
 
 
 def test_a_hidden_flow_is_found_no_more_and_keeps_its_counters(small: Memory) -> None:
-    line = small.table.take(key(1))
+    line = small.table.take(key(1), 1)
     assert line is not None
     small.table.fill(line, LEAVES)
     assert small.find(key(1)) is None
@@ -123,7 +123,7 @@ def test_a_hidden_flow_is_found_no_more_and_keeps_its_counters(small: Memory) ->
 
 def test_nothing_is_mapped_before_there_is_a_flow() -> None:
     unused = Table(-1, 4, SEED)
-    assert list(unused.changed()) == []
+    assert unused.look() == ([], 1.0)
     unused.close()
 
 
@@ -145,7 +145,7 @@ class AgainstADict(RuleBasedStateMachine):
     def comes(self, number: int) -> None:
         if number in self.lines:
             return
-        line = self.memory.table.take(key(number))
+        line = self.memory.table.take(key(number), number)
         assert line is not None
         assert line not in self.lines.values()
         self.memory.table.fill(line, LEAVES)

@@ -97,7 +97,7 @@ fastpath.attach("eth0", Side.LAN)
 fastpath.attach("eth1", Side.WAN)
 fastpath.prepare(1, SHORTCUTS["esp"])
 fastpath.offload(1)
-list(fastpath.changes())
+fastpath.look()
 os.write(1, b"attached everywhere")
 os.kill(os.getpid(), 9)
 """

@@ -100,8 +100,8 @@ def test_counters_are_added_as_they_grow_and_read_at_the_end(house: House) -> No
     flow.packets, flow.octets, flow.last_seen = 10, 1000, 5.0
     house.offloads.offer(flow, house.session())
     house.offloads.take()
-    house.offloads.seen(1, (3, 300, 7.0, 40))
-    house.offloads.seen(1, (3, 300, 7.0, 40))
+    house.offloads.seen([(1, (3, 300, 7.0, 40))])
+    house.offloads.seen([(1, (3, 300, 7.0, 40))])
     assert (flow.packets, flow.octets, flow.last_seen, flow.sequence) == (13, 1300, 7.0, 40)
     house.kernel[1] = (5, 500, 9.0, 42)
     house.offloads.refresh(flow)
@@ -110,7 +110,7 @@ def test_counters_are_added_as_they_grow_and_read_at_the_end(house: House) -> No
     house.offloads.withdraw(flow)
     assert (flow.packets, flow.octets, flow.last_seen, flow.sequence) == (16, 1600, 9.0, 43)
     house.offloads.take()
-    house.offloads.seen(1, (9, 900, 9.0, 44))
+    house.offloads.seen([(1, (9, 900, 9.0, 44))])
     house.offloads.refresh(flow)
     assert flow.packets == 16
 

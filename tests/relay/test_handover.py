@@ -1,10 +1,15 @@
 """Handing flows over to the kernel: in which order, and what happens meanwhile."""
 
 import asyncio
+import selectors
 from collections.abc import Callable
 from typing import Any, Final
 
+import pytest
+
 from protocols.actions import Offload, Shortcut
+from protocols.offload import Carried
+from relay.fastpath import Look
 from relay.fastpath.handover import Handover
 from relay.fastpath.null import NullFastPath
 from tests.bpf.flows import SHORTCUTS
@@ -86,3 +91,61 @@ def test_one_that_the_last_packets_have_brought_comes_next() -> None:
         "drain",
         "offload 2",
     ]
+
+
+# -- reading back ----------------------------------------------------------------------------------------
+
+
+class Hours(selectors.SelectSelector):
+    """Where nothing ever comes, and waiting takes no time but that of the loop."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+def looks(share: float, *, seconds: float, takes: float = 0.0) -> list[float]:
+    """When it is looked, each time at a share of the flows, with which the core is ``takes`` seconds busy."""
+    hours = Hours()
+    loop = asyncio.SelectorEventLoop(hours)
+    loop.time = lambda: hours.now  # type: ignore[method-assign]
+    at: list[float] = []
+
+    class Counting(NullFastPath):
+        def look(self) -> Look:
+            at.append(round(hours.now - 1000.0, 3))
+            return Look([(1, (2, 200, 5.0, 0))], share)
+
+    class Gateway:
+        def counters_seen(self, changes: list[tuple[int, Carried]]) -> None:
+            assert changes == [(1, (2, 200, 5.0, 0))]
+            hours.now += takes
+
+    told: list[Carried] = []
+    gateway: Any = Gateway()
+
+    async def run() -> None:
+        with Handover(Counting(""), gateway, lambda: None, carried=told.extend, required=False):
+            await asyncio.sleep(seconds)
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(run())
+    assert told == [(2, 200, 5.0, 0)] * len(at)
+    return at
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(1.0, [1.0, 2.0]), (0.25, [1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75])]
+)
+def test_all_flows_are_looked_at_within_a_second(share: float, expected: list[float]) -> None:
+    assert looks(share, seconds=2.9) == expected
+
+
+def test_what_a_look_takes_makes_no_round_longer() -> None:
+    assert looks(0.25, seconds=1.9, takes=0.01) == [1.0, 1.25, 1.5, 1.75]
+
+
+def test_looks_that_were_missed_are_not_made_up_for() -> None:
+    assert looks(0.25, seconds=1.8, takes=0.3) == [1.0, 1.3, 1.6, 1.9]

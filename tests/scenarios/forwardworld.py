@@ -61,8 +61,7 @@ class ForwardWorld:
         """A packet arrives; what leaves and whether on the short lane, or why nothing does."""
         carried = self.kernel.take(side, whole, self.now)
         if carried is not None:
-            for flow, counted in self.kernel.counters():
-                self.gateway.counters_seen(flow, counted)
+            self.gateway.counters_seen(self.kernel.counters())
             return carried, True
         buffer = bytearray(whole) + bytearray(64)
         entry = self.gateway.from_lan if side is Side.LAN else self.gateway.from_wan

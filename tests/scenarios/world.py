@@ -260,8 +260,7 @@ class World:
 
     def look(self) -> None:
         """Tell the gateway what the kernel has counted."""
-        for flow, carried in self.kernel.counters():
-            self.gateway.counters_seen(flow, carried)
+        self.gateway.counters_seen(self.kernel.counters())
 
     # -- time ------------------------------------------------------------------------------------------
 
