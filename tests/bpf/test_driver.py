@@ -1,10 +1,12 @@
 """In a driver the program does what it does in tc, and no more; what it is not sure of goes on to tc."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from hypothesis import given
 
-from protocols.actions import Side
+from protocols.actions import Kind, Shortcut, Side
 from relay.fastpath import abi
 from relay.fastpath.routes import NO_WAY, Way
 from tests.bpf.flows import PAYLOADS, SHORTCUTS, packet
@@ -19,7 +21,7 @@ from tests.bpf.kernel import (
     loaded_for_drivers,
 )
 from tests.bpf.test_refusals import EVERY_KIND, FRAMES, PAYLOAD
-from tests.bpf.test_rewrites import with_sum
+from tests.bpf.test_rewrites import arrivals, by_user_space, few, with_sum
 from tests.bpf.wires import back
 
 KINDS = [kind for kind in SHORTCUTS if kind != "ip"]
@@ -64,6 +66,28 @@ def test_frames_leave_as_from_tc_and_are_counted_so(driver: Program, kind: str, 
     assert (ran.packet, ran.frame) == (tc.packet, tc.frame)
     assert ran.packet != sent
     assert ran.frame == ReadyWays.header + b"\x08\x00"
+
+
+def is_for_tc(shortcut: Shortcut, sent: bytes) -> bool:
+    """Whether nothing in a driver would tell that a packet's checksum is finished."""
+    return shortcut.kind is Kind.IP or (shortcut.kind is Kind.NATT and sent[26:28] != bytes(2))
+
+
+@few
+@given(arrived=arrivals())
+def test_drivers_forward_what_user_space_does_and_in_the_same_form(
+    driver: Program, arrived: tuple[Any, bytes]
+) -> None:
+    flow, sent = arrived
+    shortcut: Shortcut = flow.shortcut
+    driver.forget()
+    driver.knows(shortcut)
+    expected = by_user_space(flow, sent)
+    ran = driver.run(shortcut.side, sent, name=abi.DRIVERS[shortcut.side])
+    if expected is None or is_for_tc(shortcut, sent):
+        assert (ran.verdict, ran.packet) == (XDP_PASS, sent)
+    else:
+        assert (ran.verdict, ran.packet.hex()) == (XDP_REDIRECT, expected.hex())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -264,39 +264,25 @@ def is_unfinished(flow: Any, sent: bytes) -> bool:
 few = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@few
-@given(
-    made=any_flow,
-    ttl=st.integers(0, 255),
-    tos=st.integers(0, 255),
-    number=st.integers(0, 0xFFFF),
-    cut=st.integers(0, 70),
-    spoilt=st.none() | st.tuples(st.integers(0, 39), st.integers(0, 255)),
-    mend=st.booleans(),
-)
-def test_the_kernel_forwards_what_user_space_does_and_in_the_same_form(
-    program: Program,
-    made: tuple[Any, bytes],
-    ttl: int,
-    tos: int,
-    number: int,
-    cut: int,
-    spoilt: tuple[int, int] | None,
-    mend: bool,
-) -> None:
-    flow, payload = made
+@st.composite
+def arrivals(draw: st.DrawFn) -> tuple[Any, bytes]:
+    """A flow, and a packet that may be one of it."""
+    flow, payload = draw(any_flow)
     shortcut: Shortcut = flow.shortcut
+    octets, numbers = st.integers(0, 255), st.integers(0, 0xFFFF)
     whole = bytearray(
         ipv4.build(
             src=shortcut.sender,
             dst=shortcut.addressed,
             protocol=shortcut.protocol,
             payload=payload,
-            ttl=ttl,
-            tos=tos,
-            identification=number,
+            ttl=draw(octets),
+            tos=draw(octets),
+            identification=draw(numbers),
         )
     )
+    cut = draw(st.integers(0, 70))
+    spoilt, mend = draw(st.none() | st.tuples(st.integers(0, 39), octets)), draw(st.booleans())
     if spoilt is not None and spoilt[0] < len(whole):
         whole[spoilt[0]] = spoilt[1]
         if mend:
@@ -308,10 +294,19 @@ def test_the_kernel_forwards_what_user_space_does_and_in_the_same_form(
     assume(int.from_bytes(sent[2:4]) >= len(sent))
     # What is shorter than any header that has a label, the kernel's program leaves alone.
     assume(shortcut.kind is not Kind.IP or len(sent) >= 28)
+    return flow, sent
+
+
+@few
+@given(arrived=arrivals())
+def test_the_kernel_forwards_what_user_space_does_and_in_the_same_form(
+    program: Program, arrived: tuple[Any, bytes]
+) -> None:
+    flow, sent = arrived
     program.forget()
-    program.knows(shortcut)
+    program.knows(flow.shortcut)
     expected = by_user_space(flow, sent)
-    ran = program.run(shortcut.side, sent)
+    ran = program.run(flow.shortcut.side, sent)
     if expected is None:
         assert (ran.verdict, ran.packet) == (PASS, sent)
     else:
