@@ -236,6 +236,11 @@ class Policy:
     pptp: PptpTimers = field(default_factory=PptpTimers)
     ipsec: Ipsec = field(default_factory=Ipsec)
 
+    def serves_pptp(self) -> bool:
+        """Whether any rule is for PPTP: then nothing of its kind of GRE is forwarded whole."""
+        rules: tuple[Masquerade | Expose, ...] = (*self.masquerade, *self.expose)
+        return any(rule.pptp for rule in rules)
+
     def kept_out(self) -> frozenset[str]:
         """Names of the rules that keep their flows from the kernel."""
         rules: tuple[Masquerade | Expose | Forward, ...] = (*self.masquerade, *self.expose, *self.forward)

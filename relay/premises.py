@@ -231,6 +231,7 @@ class Premises:
             carried=datapath.recovery.carried,
             required=self._config.fastpath.mode == "require",
         )
+        handover.pptp_served(served=service.policy.serves_pptp())
         service.handover = house.enter_context(handover)
 
     def _open_station(self, house: AsyncExitStack, first: Uplink) -> None:

@@ -107,3 +107,4 @@ class Reloader:
         await self.premises.interceptor.install(plan, policy.lan_networks, service.station.answer_port)
         service.policy = policy
         service.datapath.perform(service.gateway.reload(policy, now=service.clock()))
+        service.handover.pptp_served(served=policy.serves_pptp())

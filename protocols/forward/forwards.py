@@ -16,7 +16,7 @@ from protocols.gre import codec as gre
 from protocols.lanes import GreLanes, IpLane, Lane
 from protocols.natt.flows import FlowTable
 from protocols.offload import Offloads
-from protocols.policy import TCP, UDP, Policy
+from protocols.policy import TCP, UDP
 from protocols.registry import SessionRegistry
 from protocols.sessions import Session
 
@@ -45,7 +45,7 @@ class Forwards:
         lane, policy = IpLane(self._ip.flows), self._admission.policy
         return {
             rule.protocol: GreLanes(own[ipv4.GRE], lane)
-            if rule.protocol == ipv4.GRE and _serves_pptp(policy)
+            if rule.protocol == ipv4.GRE and policy.serves_pptp()
             else lane
             for rule in policy.forward
             if rule.protocol not in (TCP, UDP)
@@ -60,7 +60,7 @@ class Forwards:
         if header.protocol == UDP:
             return self._udp.take(side, header, packet, now=now)
         # A rule for PPTP takes its kind of GRE, and a forward any other.
-        shared = header.protocol == ipv4.GRE and _serves_pptp(self._admission.policy)
+        shared = header.protocol == ipv4.GRE and self._admission.policy.serves_pptp()
         if shared and gre.is_pptp(packet, header.length):
             return None
         return self._ip.take(side, header, packet, now=now)
@@ -117,8 +117,3 @@ class Forwards:
     def expire(self, *, now: float) -> list[Action]:
         """Do what is due."""
         return [action for part in (self._tcp, self._udp, self._ip) for action in part.expire(now=now)]
-
-
-def _serves_pptp(policy: Policy) -> bool:
-    """Whether any rule is for PPTP."""
-    return any(rule.pptp for rule in policy.masquerade) or any(rule.pptp for rule in policy.expose)

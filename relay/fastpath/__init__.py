@@ -68,6 +68,9 @@ class FastPath(Protocol):
     def detach(self, name: str) -> None:
         """Look at the packets of an interface no longer."""
 
+    def pptp_served(self, *, served: bool) -> None:
+        """Whether rules are for PPTP: then no forward has GRE of its kind. Until it is said, they are."""
+
     def rerouted(self) -> None:
         """Routes, rules or links have changed: ``follow`` is to be called until it is through."""
 

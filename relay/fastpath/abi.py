@@ -56,10 +56,12 @@ COUNTERS_OF_ALL: Final[tuple[tuple[Literal["Q", "I"], slice], ...]] = (
 HOP_INDEX: Final = struct.Struct("@H")
 REACH: Final = struct.Struct("@I")
 KEY_WORD: Final = struct.Struct("@Q")
-#: struct control: until when flows hold; seed, homes.
+#: struct control: until when flows hold; seed, homes; whether rules are for PPTP.
 LEASE_END: Final = struct.Struct("@Q")
 _HASH: Final = struct.Struct("=QQQ")
-CONTROL_SIZE: Final = LEASE_END.size + _HASH.size
+PPTP: Final = struct.Struct("@Q")
+PPTP_AT: Final = LEASE_END.size + _HASH.size
+CONTROL_SIZE: Final = PPTP_AT + PPTP.size
 _HOP_START: Final = struct.Struct("=I")
 _HOP_GATEWAY: Final = struct.Struct("!I")
 _HOP_MTU: Final = struct.Struct("=I")
@@ -115,8 +117,8 @@ def leaves(shortcut: Shortcut, hop: int) -> bytes:
 
 
 def control(until: int, seed: tuple[int, int], homes: int) -> bytes:
-    """What holds for all flows."""
-    return LEASE_END.pack(until) + _HASH.pack(*seed, homes)
+    """What holds for all flows, and that rules are for PPTP."""
+    return LEASE_END.pack(until) + _HASH.pack(*seed, homes) + PPTP.pack(1)
 
 
 def hop(interface: int, gateway: int, mtu: int, means: Means = Means.NEIGHBOUR, header: bytes = b"") -> bytes:

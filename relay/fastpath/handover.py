@@ -182,6 +182,10 @@ class Handover:
 
     # -- flows -----------------------------------------------------------------------------------------
 
+    def pptp_served(self, *, served: bool) -> None:
+        """As FastPath."""
+        self._fastpath.pptp_served(served=served)
+
     def offload(self, action: Offload) -> None:
         """Hand a flow over soon."""
         if not self._pending:

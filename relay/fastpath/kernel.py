@@ -220,6 +220,10 @@ class KernelFastPath:
         value = abi.hop(way.interface, way.gateway, way.mtu, *self._routes.means(way))
         self._library.update(self._hops, abi.INDEX.pack(number), value)
 
+    def pptp_served(self, *, served: bool) -> None:
+        """As FastPath."""
+        abi.PPTP.pack_into(self._control, abi.PPTP_AT, served)
+
     def _hold(self, until: int) -> None:
         abi.LEASE_END.pack_into(self._control, 0, until)
 

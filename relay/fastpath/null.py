@@ -38,6 +38,9 @@ class NullFastPath:
     def detach(self, name: str) -> None:
         """Nothing to detach."""
 
+    def pptp_served(self, *, served: bool) -> None:
+        """Nothing to keep for calls."""
+
     def rerouted(self) -> None:
         """Nothing to take elsewhere."""
 

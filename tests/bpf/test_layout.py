@@ -105,6 +105,8 @@ def test_what_holds_for_all(types: Types) -> None:
     assert abi.LEASE_END.unpack_from(control, at["until"]) == (1,)
     assert struct.unpack_from("=QQ", control, at["seed"]) == (2, 3)
     assert struct.unpack_from("=Q", control, at["homes"]) == (4,)
+    assert abi.PPTP.unpack_from(control, at["pptp"]) == (1,)
+    assert at["pptp"] == abi.PPTP_AT
 
 
 def test_a_hop(types: Types) -> None:

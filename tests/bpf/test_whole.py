@@ -1,5 +1,6 @@
 """GRE and ESP that are forwarded whole, by their addresses alone, beside calls of PPTP and pairs of ESP."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -41,7 +42,8 @@ CARRIED = [
     pytest.param("other", "3001 880b 0004 0064 c0210101", id="other"),
 ]
 
-LEFT_ALONE = [
+#: Carried only where no rule is for PPTP.
+OF_PPTPS_KIND = [
     pytest.param("gre", "2001 880b 0004 0064 c0210101", id="no-numbers"),
     pytest.param("gre", "3001 880b 0004 0064 00000007 c0210101", id="sequence"),
     pytest.param("gre", "3081 880b 0004 0064 00000007 00000001 c0210101", id="both-numbers"),
@@ -67,16 +69,41 @@ def test_what_is_forwarded_whole_keeps_all_but_its_addresses(
     assert program.run(Side.WAN, sent).verdict == PASS
 
 
-@pytest.mark.parametrize(("kind", "payload"), LEFT_ALONE)
-def test_gre_of_pptps_kind_is_never_carried_by_addresses_alone(
-    program: Program, kind: str, payload: str
-) -> None:
-    """Its call may be one that is not sure yet, and goes before a forward."""
+@pytest.fixture
+def without_pptp(program: Program) -> Iterator[None]:
+    program.fastpath.pptp_served(served=False)
+    yield
+    program.fastpath.pptp_served(served=True)
+
+
+@pytest.mark.parametrize(("kind", "payload"), OF_PPTPS_KIND)
+def test_gre_of_pptps_kind_is_of_calls_alone(program: Program, kind: str, payload: str) -> None:
+    """Its call may be one that is not sure yet."""
     assert is_pptp(bytes.fromhex(payload), 0)
     program.knows(WHOLE[kind])
     sent = packet(WHOLE[kind], payload)
     ran = program.run(Side.LAN, sent)
     assert (ran.verdict, ran.packet) == (PASS, sent)
+
+
+@pytest.mark.usefixtures("without_pptp")
+@pytest.mark.parametrize(("kind", "payload"), [*OF_PPTPS_KIND, *CARRIED])
+def test_without_rules_for_pptp_all_gre_is_carried(program: Program, kind: str, payload: str) -> None:
+    """As the HOWTO's ipfwd --masq 47 has it; whatever the rest of the header says."""
+    number = program.knows(WHOLE[kind])
+    sent = packet(WHOLE[kind], payload)
+    assert program.run(Side.LAN, sent).packet.hex() == left(WHOLE[kind], payload)
+    assert (program.fastpath.carried(number) or (0,))[0] == 1
+    program.fastpath.unload(number)
+    assert program.run(Side.LAN, sent).verdict == PASS
+
+
+@pytest.mark.usefixtures("without_pptp")
+def test_a_call_that_still_is_there_goes_first(program: Program) -> None:
+    """For the moment in which the last rule for PPTP goes."""
+    program.knows(WHOLE["gre"])
+    program.knows(SHORTCUTS["gre"])
+    assert program.run(Side.LAN, packet(WHOLE["gre"], GRE_DATA)).packet[26:28] == bytes.fromhex("c001")
 
 
 @pytest.mark.parametrize("payload", ["0000 0000", "0000 0800 4500"], ids=["header-alone", "two-octets"])

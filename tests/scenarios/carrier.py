@@ -1,6 +1,7 @@
 """The kernel's part of the fast path, as a slow model: what relay/fastpath/bpf does, said in Python."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocols import ipv4
@@ -24,9 +25,10 @@ class _Slot:
 
 
 class Carrier:
-    """Carries the flows that it was given, and counts."""
+    """Carries the flows that it was given, and counts. ``pptp``: whether rules are for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, pptp: Callable[[], bool] = lambda: True) -> None:
+        self._pptp = pptp
         self._slots: dict[int, _Slot] = {}
         self._numbers: dict[tuple[Side, int, int, int, int | None], int] = {}
         #: Packets of all flows, of all time.
@@ -63,7 +65,7 @@ class Carrier:
         payload = packet[_IP_HEADER : header.total_length]
         key = side, header.src, header.dst, header.protocol
         flow = self._numbers.get((*key, _label(header.protocol, payload)))
-        if flow is None and header.protocol == ipv4.ESP:
+        if flow is None and (header.protocol == ipv4.ESP or not self._pptp()):
             flow = self._numbers.get((*key, None))
         if flow is None or header.length > _IP_HEADER or header.ttl < 2 or len(payload) < 8:
             return None

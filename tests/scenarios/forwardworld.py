@@ -52,7 +52,7 @@ class ForwardWorld:
 
     def __init__(self, rules: Policy) -> None:
         self.now = 1000.0
-        self.kernel = Carrier()
+        self.kernel = Carrier(lambda: self.gateway._admission.policy.serves_pptp())
         read = self.kernel.read if self.in_kernel else None
         self.gateway = Gateway(rules, OURS, random=random.Random(1).randrange, carried=read)
         self.events: list[SessionOpened | SessionChanged | SessionClosed] = []

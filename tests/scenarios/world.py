@@ -153,7 +153,7 @@ class World:
     def __init__(self, rules: Policy, *, seed: int = 1) -> None:
         self.now = 1000.0
         self.random = random.Random(seed)
-        self.kernel = Carrier()
+        self.kernel = Carrier(lambda: self.gateway._admission.policy.serves_pptp())
         self.gateway = Gateway(
             rules,
             Addresses(WAN, frozenset({WAN, LAN}), BROADCASTS),

@@ -301,18 +301,38 @@ def test_a_protocol_is_the_kernels_both_ways(house: Home, daemon: Daemon, protoc
 
 
 @pytest.mark.skipif(bool(built()), reason=built())
-def test_gre_of_pptps_kind_is_forwarded_by_user_space(house: Home, daemon: Daemon) -> None:
-    """Where no rule is for PPTP; the kernel does not know whose it is."""
+def test_gre_of_pptps_kind_is_forwarded_until_a_rule_is_for_pptp(house: Home, daemon: Daemon) -> None:
+    """The HOWTO's ipfwd --masq 47, by the kernel as well; and then there are calls, or nobody's it is."""
     caller, server = house.raw(house.caller), house.raw(house.server)
-    caller.sock.sendto(PLAIN_GRE + bytes(20), (PUBLIC, 0))
-    assert data(server, 47)[0] == CALLER
-    until(functools.partial(carries, daemon, 1))
-    before = read(daemon)
+    numbers = iter(range(1000))
+
+    def arrives() -> None:
+        number = next(numbers)
+        caller.send(CALLER, PUBLIC, 7, seq=number)
+        assert EnhancedGre.from_bytes(server.receive()[20:]) == EnhancedGre(7, number, payload=b"data")
+
+    def carried() -> None:
+        arrives()
+        until(functools.partial(carries, daemon, 1))
+        before = read(daemon)
+        for _ in range(10):
+            arrives()
+        assert read(daemon) == before
+
+    carried()
+    config = daemon.directory / "vpnmasq.toml"
+    old = config.read_text()
+    config.write_text(f'{old}\n[[masquerade]]\nclients = ["{CLIENT}"]\nservers = ["any"]\nproto = ["pptp"]\n')
+    assert daemon.command("reload").returncode == 0
+    assert carries(daemon, 1)
+    before = daemon.drops().get("stranger", 0)
     for number in range(10):
         caller.send(CALLER, PUBLIC, 7, seq=number)
-        there = server.receive()
-        assert EnhancedGre.from_bytes(there[20:]) == EnhancedGre(7, number, payload=b"data")
-    until(lambda: read(daemon) == before + 10)
+    until(lambda: daemon.drops().get("stranger", 0) == before + 10)
+    assert server.nothing()
+    config.write_text(old)
+    assert daemon.command("reload").returncode == 0
+    carried()
 
 
 def test_a_neighbour_reaches_a_protocol_by_the_public_address(house: Home, daemon: Daemon) -> None:

@@ -20,7 +20,7 @@ enum kind {
 	KIND_ESP = 2, /* addresses; the SPI is covered by the ends' integrity check (RFC 4303 2) */
 	KIND_NATT = 3, /* ESP in UDP: addresses and ports; IKE and keepalives are not for us (RFC 3948) */
 	KIND_UDP = 4, /* addresses and ports */
-	KIND_IP = 5, /* any protocol, of GRE what is not PPTP's: addresses */
+	KIND_IP = 5, /* any protocol that is forwarded whole: addresses */
 };
 
 /* What a flow's packets carry when they arrive. */
@@ -73,8 +73,9 @@ struct control {
 	__u64 until;
 	__u64 seed[2]; /* of the hash: who does not know them cannot choose what collides */
 	__u64 homes; /* lines that a search may begin at */
+	__u64 pptp; /* whether rules are for it: then nothing of its kind of GRE is forwarded whole */
 };
-_Static_assert(sizeof(struct control) == 32, "struct control");
+_Static_assert(sizeof(struct control) == 40, "struct control");
 
 /* How packets get to the next hop. */
 enum means {

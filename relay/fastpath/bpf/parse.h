@@ -80,10 +80,7 @@ static __always_inline void write_key(const struct packet *p, enum side side, __
 	key->words[1] = two_words(label, bpf_htonl(p->ip->protocol << 24 | side << 16 | whole << 8));
 }
 
-/*
- * What the packet is recognised by first. GRE of PPTP's kind is of a call, or user space is to say whose it is: the
- * call may be one that is not sure yet.
- */
+/* What the packet is recognised by first; if it has a label that says anything, by that as well. */
 static __always_inline void parse_key(const struct packet *p, enum side side, union key *key)
 {
 	const struct gre_header *gre = p->payload;

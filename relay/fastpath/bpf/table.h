@@ -70,13 +70,17 @@ static __always_inline __u32 find(const union key *key, const struct control *co
 /* The line of the packet's flow, or NOWHERE. */
 static __always_inline __u32 lookup(const struct packet *p, enum side side, const struct control *control)
 {
+	const __u8 protocol = p->ip->protocol;
 	union key key;
 	__u32 line;
 
 	parse_key(p, side, &key);
 	line = find(&key, control);
-	/* Any SPI may be of ESP that is forwarded whole; there are no pairs of ESP beside that. */
-	if (line == NOWHERE && p->ip->protocol == IPPROTO_ESP) {
+	/*
+	 * Any SPI may be of ESP that is forwarded whole, for there are no pairs of ESP beside that; and any Call ID of GRE,
+	 * if there are no calls: one may not be sure yet, and user space is to say whose it is.
+	 */
+	if (line == NOWHERE && (protocol == IPPROTO_ESP || (protocol == IPPROTO_GRE && !control->pptp))) {
 		write_key(p, side, 0, 1, &key);
 		line = find(&key, control);
 	}
