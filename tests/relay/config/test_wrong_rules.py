@@ -344,3 +344,39 @@ def test_a_wrong_file_gets_place_key_and_advice(
     assert (problem.where, problem.key) == (f"{path}:{line}", key), str(problem)
     assert message.lower() in problem.message.lower()
     assert advice in problem.advice
+
+
+#: Rules for IPsec that have no host in common with the forward.
+APART = {
+    "masquerade": '[[masquerade]]\nclients = ["10.0.0.7"]\nservers = ["199.0.0.7"]\nproto = [{}]',
+    "expose": '[[expose]]\nserver = "10.0.0.7"\nallow = ["199.0.0.7"]\nproto = [{}]',
+}
+TUNNELS = '[[forward]]\nlisten = "ip/{}"\nserver = "10.0.0.3"\nallow = ["199.0.0.9"]'
+
+
+@pytest.mark.parametrize("more", ['"ipsec"', '"pptp", "ipsec"'], ids=["ipsec", "both"])
+@pytest.mark.parametrize("kind", APART)
+@pytest.mark.parametrize("before", ["", *APART], ids=["alone", *(f"after-{kind}" for kind in APART)])
+def test_esp_is_not_forwarded_beside_any_rule_for_ipsec(
+    tmp_path: Path, before: str, kind: str, more: str
+) -> None:
+    """The kernel's program counts on it, and so does the short lane."""
+    other = '[[forward]]\nlisten = "udp/5000"\nserver = "10.0.0.4"'
+    pptp = APART[before].format('"pptp"').replace(".7", ".8") if before else ""
+    rules = [pptp, other, TUNNELS.format(50), APART[kind].format(more)]
+    path = tmp_path / "vpnmasq.toml"
+    path.write_text(GOOD + "\n".join(rules), encoding="utf-8")
+    (problem,) = problems(path)
+    assert problem.key == "forward[1].listen"
+    assert f"ip/50 is taken by {kind} rule" in problem.message
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("masquerade", False), ("expose", True)])
+def test_other_gre_is_forwarded_beside_clients_alone(tmp_path: Path, kind: str, refused: bool) -> None:
+    path = tmp_path / "vpnmasq.toml"
+    path.write_text(GOOD + APART[kind].format('"pptp"') + "\n" + TUNNELS.format(47), encoding="utf-8")
+    if refused:
+        (problem,) = problems(path)
+        assert "ip/47 is taken by expose rule" in problem.message
+    else:
+        assert load(path).config.forward[0].listen == "ip/47"
