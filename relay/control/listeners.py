@@ -6,10 +6,13 @@ through a moment of wrong permissions.
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import ipaddress
 import os
 import socket
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -41,8 +44,11 @@ class UnixListener(web.BaseSite):
         server, listening = self._runner.server, self._listening
         assert server is not None
         assert listening is not None
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(server, sock=listening, backlog=64)
+        serve: Callable[..., Awaitable[asyncio.Server]] = asyncio.get_running_loop().create_unix_server
+        if "cleanup_socket" in inspect.signature(serve).parameters:
+            # Since Python 3.13 a loop removes the socket by itself, though it is another process's by then.
+            serve = functools.partial(serve, cleanup_socket=False)
+        self._server = await serve(server, sock=listening, backlog=64)
         self._listening = None  # it is the server's to close
 
     async def stop(self) -> None:

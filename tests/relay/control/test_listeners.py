@@ -95,6 +95,19 @@ def test_a_socket_somebody_else_put_there_is_left_alone() -> None:
         assert served.path.exists()
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_socket_that_another_process_has_got_stays_where_it_is(directory: Path, run: Any) -> None:
+    path = directory / "control.sock"
+
+    async def story() -> None:
+        server = ControlServer(StandIn(), ApiOptions(socket=str(path)))
+        await server.start()
+        await server.leave()
+
+    run(story())
+    assert path.is_socket()
+
+
 def test_a_path_too_long_for_a_socket_is_named(directory: Path) -> None:
     with pytest.raises(ControlError, match="longer than the 107 octets"):
         start(directory / ("x" * 120))
