@@ -4,6 +4,7 @@ Whatever podman does to interfaces, netfilter, cgroups and mounts it does there,
 """
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ netns = "bridge"
 default_capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "NET_RAW",
   "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"]
 # Limits and controllers that this machine may not have to give.
-default_ulimits = []
+default_ulimits = {0}
 pids_limit = 0
 apparmor_profile = "unconfined"
 
@@ -92,24 +93,24 @@ def traces() -> dict[str, str]:
     return {name: run("bash", "-c", command) for name, command in commands.items()}
 
 
+def _own_limits() -> list[str]:
+    """The limits of this process, for containers.conf; a limit that is not named there may be set higher."""
+    numbers = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    limits = {name: resource.getrlimit(number) for name, number in numbers.items()}
+    return [f"{name}={soft}:{hard}" for name, (soft, hard) in limits.items()]
+
+
 class Engine(Shelf):
     """A host that runs containers. Its images and containers are kept in `directory`."""
 
     def __init__(self, network: Network, directory: Path, name: str, address: str) -> None:
         super().__init__(network, directory, name, address, software=("podman",))
         self._cgroup = f"vpnmasq-lab-{self._space.pid}"
-        store = self._dir / "store"
-        store.mkdir()
-        self._space.sh(_CGROUPS.format(self._cgroup))
-        # what Debian's packages leave to their installation
-        self._space.sh("for n in iptables ip6tables; do ln -sf xtables-nft-multi /usr/sbin/$n; done")
-        driver = self._space.sh(_DRIVER.format(self._dir)).strip()
-        storage = f'driver = "{driver}"\ngraphroot = "{store}"\nrunroot = "/run/containers/storage"\n'
-        self.put("/etc/containers/storage.conf", f"[storage]\n{storage}")
-        self.put("/etc/containers/containers.conf", _CONTAINERS)
-        self.put("/etc/containers/policy.json", '{"default": [{"type": "insecureAcceptAnything"}]}')
-        self.put("/etc/pip.conf", _PIP, 0o644)
-        self.podman("import", "--quiet", "--change=CMD=bash", str(_BASE_FILE), BASE)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End all containers and everything else in it.
@@ -165,6 +166,21 @@ class Engine(Shelf):
             lines = self._space.run("cat", f"/proc/{pid}/status").splitlines()
             found.append({name: value.strip() for name, _, value in (one.partition(":") for one in lines)})
         return found
+
+    def _prepare(self) -> None:
+        store = self._dir / "store"
+        # podman makes neither, since 5 not even the directory that image_copy_tmp_dir = "storage" stands for
+        (store / "tmp").mkdir(parents=True)
+        self._space.sh(_CGROUPS.format(self._cgroup))
+        # what Debian's packages leave to their installation
+        self._space.sh("for n in iptables ip6tables; do ln -sf xtables-nft-multi /usr/sbin/$n; done")
+        driver = self._space.sh(_DRIVER.format(self._dir)).strip()
+        storage = f'driver = "{driver}"\ngraphroot = "{store}"\nrunroot = "/run/containers/storage"\n'
+        self.put("/etc/containers/storage.conf", f"[storage]\n{storage}")
+        self.put("/etc/containers/containers.conf", _CONTAINERS.format(json.dumps(_own_limits())))
+        self.put("/etc/containers/policy.json", '{"default": [{"type": "insecureAcceptAnything"}]}')
+        self.put("/etc/pip.conf", _PIP, 0o644)
+        self.podman("import", "--quiet", "--change=CMD=bash", str(_BASE_FILE), BASE)
 
     def _podman(
         self, where: tuple[str, ...] | list[str], words: Any, *, check: bool, within: float
