@@ -24,7 +24,7 @@ static __always_inline int is_for_us(const struct xdp_md *xdp, const struct ethh
 	       station->last == *(__be16 *)&ethernet->h_dest[4];
 }
 
-/* Find the headers of a frame. Returns 0, or -1 for what tc is to have: VLAN tags, too, and what is filled up. */
+/* Find the headers of a frame. Returns 0, or -1 for what tc is to have: VLAN tags, too. */
 static __always_inline int parse_frame(struct xdp_md *xdp, struct packet *p)
 {
 	struct ethhdr *ethernet = (void *)(long)xdp->data;
@@ -37,7 +37,17 @@ static __always_inline int parse_frame(struct xdp_md *xdp, struct packet *p)
 	if (*(__u8 *)p->ip != VERSION_4_IHL_5 || p->ip->frag_off & bpf_htons(IS_FRAGMENT))
 		return -1;
 	p->total = bpf_ntohs(p->ip->tot_len);
-	return p->total < sizeof(struct iphdr) || ETH_HLEN + p->total != bpf_xdp_get_buff_len(xdp) ? -1 : 0;
+	return p->total < sizeof(struct iphdr) || ETH_HLEN + p->total > bpf_xdp_get_buff_len(xdp) ? -1 : 0;
+}
+
+/* Cut off what Ethernet fills up short frames with; that is not part of the packet. Returns 0, or -1 for tc's. */
+static __always_inline int cut(struct xdp_md *xdp, struct packet *p)
+{
+	const int more = (int)bpf_xdp_get_buff_len(xdp) - ETH_HLEN - (int)p->total;
+
+	if (!more)
+		return 0;
+	return bpf_xdp_adjust_tail(xdp, -more) || parse_frame(xdp, p) ? -1 : 0;
 }
 
 /*
@@ -76,11 +86,11 @@ static __always_inline void rewrite_frame(struct packet *p, const struct flow *f
 
 static __always_inline int forward_frame(struct xdp_md *xdp, enum side side)
 {
-	__be32 *ethernet = (void *)(long)xdp->data;
 	struct control *control;
 	struct packet p;
 	struct flow *flow;
 	struct hop *hop;
+	__be32 *ethernet;
 	__u32 index = 0;
 	__u64 now;
 
@@ -91,7 +101,7 @@ static __always_inline int forward_frame(struct xdp_md *xdp, enum side side)
 		return XDP_PASS;
 	index = lookup(&p, side, control);
 	flow = bpf_map_lookup_elem(&flows, &index);
-	if (!flow || !is_for_us(xdp, (struct ethhdr *)ethernet))
+	if (!flow || !is_for_us(xdp, (struct ethhdr *)p.ip - 1))
 		return XDP_PASS;
 	now = bpf_ktime_get_coarse_ns();
 	if (now > control->until)
@@ -103,11 +113,12 @@ static __always_inline int forward_frame(struct xdp_md *xdp, enum side side)
 
 	if (p.ip->ttl < 2 || ip_sum(p.ip) != 0xffff || parse_payload(&p, flow->kind))
 		return XDP_PASS;
-	if (!is_whole(&p, flow->kind) || !takes(xdp, &p, hop))
+	if (!is_whole(&p, flow->kind) || !takes(xdp, &p, hop) || cut(xdp, &p))
 		return XDP_PASS;
 
 	tally(&p, flow, now, 1, p.total);
 	rewrite_frame(&p, flow);
+	ethernet = (__be32 *)((struct ethhdr *)p.ip - 1);
 	ethernet[0] = hop->header[0];
 	ethernet[1] = hop->header[1];
 	ethernet[2] = hop->header[2];
