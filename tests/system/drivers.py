@@ -5,6 +5,7 @@ this end's would take no frames from others.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -40,9 +41,14 @@ def sure(house: Home) -> Iterator[None]:
     assert programs(house) == 0
 
 
+def running(house: Home) -> list[str]:
+    """The kernel's numbers of the programs in the gateway's drivers."""
+    return re.findall(r"prog/xdp id (\d+)", house.gateway.sh("ip link show"))
+
+
 def programs(house: Home) -> int:
     """How many of the gateway's drivers run a program."""
-    return house.gateway.sh("ip link show").count("prog/xdp")
+    return len(running(house))
 
 
 def handed_on(house: Home) -> int:

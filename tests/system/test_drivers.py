@@ -1,6 +1,8 @@
 """What drivers of network cards carry (fastpath.xdp), as the daemon has them do; and what they do not."""
 
+import contextlib
 import functools
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,12 +11,13 @@ from typing import Any, Final
 import pytest
 
 from protocols import icmp
+from relay.takeover.taking import meet
 from tests.bpf.drivers import occupied, without_family
 from tests.bpf.kernel import built
 from tests.netns import requires_netns
 from tests.system.calls import call, changes
 from tests.system.carried import carries, read
-from tests.system.drivers import USED, XDP, handed_on, programs, sure, with_cards
+from tests.system.drivers import USED, XDP, handed_on, programs, running, sure, with_cards
 from tests.system.forwards import data, sessions, udp
 from tests.system.home import CALLER, CLIENT, GATEWAY, PEER, PUBLIC, SERVER, Daemon, Home, until
 from tests.system.ipsec import ESP, esp
@@ -313,6 +316,27 @@ def test_takeovers_hand_drivers_on_and_lose_nothing(house: Home) -> None:
     assert min(fewest) == 2
     assert sorted(traffic.outbound) == sorted(traffic.inbound) == list(range(traffic.sent))
     until(lambda: counted(daemon) == [{"outbound": traffic.sent, "inbound": traffic.sent}], within=1.5)
+
+
+def test_a_takeover_that_fails_leaves_programs_in_their_place(house: Home) -> None:
+    daemon = house.run(RULES, *XDP)
+    exchange = pptp(house)
+    begin(daemon, exchange)
+    before = running(house)
+    with contextlib.closing(meet(daemon.socket, "vpnmasq")) as new:
+        estate = new.estate()
+        assert len(estate.drivers) == 2
+        for sock in (*estate.sockets.values(), *(part.sock for part in estate.streams)):
+            sock.close()
+        for number in (new.lock, new.name, *estate.drivers.values()):
+            os.close(number)
+    until(lambda: "takeover failed" in daemon.log())
+    assert running(house) == before
+    assert say(daemon, USED)
+    carried = handed_on(house)
+    for number in SOME:
+        exchange(number)
+    assert handed_on(house) - carried == 2 * len(SOME)
 
 
 def test_who_takes_over_without_the_setting_takes_programs_away(house: Home) -> None:

@@ -4,7 +4,8 @@
  * on as if we were not here, also everything that is unusual in a packet of a known flow.
  *
  * It runs where packets enter an interface (tc ingress; besides, in the driver: driver.h), before netfilter and
- * routing. There is one program for each side of the gateway and each form of link layer, so that nothing has to be looked up for that.
+ * routing. There is one program for each side of the gateway and each form of link layer, so that nothing has to
+ * be looked up for that.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
