@@ -17,11 +17,14 @@
 The core decides which flows (protocols.offload); here is how.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple, Protocol
 
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
+
+#: Destinations that begin with the same bits: how many of them, and which.
+Prefix = tuple[int, int]
 
 
 class Look(NamedTuple):
@@ -71,8 +74,11 @@ class FastPath(Protocol):
     def pptp_served(self, *, served: bool) -> None:
         """Whether rules are for PPTP: then no forward has GRE of its kind. Until it is said, they are."""
 
-    def rerouted(self) -> None:
-        """Routes, rules or links have changed: ``follow`` is to be called until it is through."""
+    def rerouted(self, where: Set[Prefix] | None = None) -> None:
+        """Routes have changed, to these destinations: ``follow`` is to be called until it is through.
+
+        None: rules or links have changed, or what else any route may follow.
+        """
 
     def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
         """So have neighbours, by interface and address; None: any may have."""

@@ -16,7 +16,7 @@ from protocols.offload import Carried
 from relay.fastpath import FastPath
 from relay.fastpath.kernel import KernelFastPath
 from relay.fastpath.null import NullFastPath
-from relay.fastpath.routes import NEIGHBOURS, ROUTES, drained, heard_of, subscription
+from relay.fastpath.routes import NEIGHBOURS, ROUTES, heard_of, rerouted, subscription
 from relay.kernel import KernelError
 from relay.wakeup import Ticker, Wakeup
 
@@ -236,8 +236,7 @@ class Handover:
 
     def _rerouted(self) -> None:
         assert self._subscription is not None
-        drained(self._subscription)
-        self._fastpath.rerouted()
+        self._fastpath.rerouted(rerouted(self._subscription))
         if not self._following:
             self._following = True
             self._loop.call_soon(self._follow)

@@ -10,13 +10,14 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
-from relay.fastpath import Look, abi
+from relay.fastpath import Look, Prefix, abi
 from relay.fastpath.drivers import Drivers
 from relay.fastpath.libbpf import Libbpf, Object, libbpf
 from relay.fastpath.links import Links
@@ -198,9 +199,9 @@ class KernelFastPath:
 
     # -- routes ----------------------------------------------------------------------------------------
 
-    def rerouted(self) -> None:
+    def rerouted(self, where: Set[Prefix] | None = None) -> None:
         """As FastPath."""
-        self._ways.changed()
+        self._ways.changed(where)
 
     def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:
         """As FastPath."""

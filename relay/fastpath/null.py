@@ -1,10 +1,11 @@
 """The fast path that carries nothing: everything passes user space."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from protocols.actions import Shortcut, Side
 from protocols.offload import Carried
-from relay.fastpath import Look
+from relay.fastpath import Look, Prefix
 from relay.fastpath.syscall import let_go
 
 
@@ -41,7 +42,7 @@ class NullFastPath:
     def pptp_served(self, *, served: bool) -> None:
         """Nothing to keep for calls."""
 
-    def rerouted(self) -> None:
+    def rerouted(self, where: Set[Prefix] | None = None) -> None:
         """Nothing to take elsewhere."""
 
     def neighbours_changed(self, changed: set[tuple[int, int]] | None) -> None:

@@ -5,14 +5,13 @@ thread: so not by pyroute2, which needs one with an event loop of its own. Answe
 structures.
 """
 
-import contextlib
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from protocols.addr import Ip4
-from relay.fastpath import abi
+from relay.fastpath import Prefix, abi
 from relay.fastpath.filters import EGRESS, any_filter
 from relay.fastpath.netdev import Netdev
 from relay.fastpath.netlink import HEADER, INDEX, Questions, attribute, attributes
@@ -20,9 +19,13 @@ from relay.fastpath.syscall import has_egress_program
 
 # linux/rtnetlink.h, linux/netlink.h, linux/if_link.h, linux/neighbour.h
 _RTM_GETLINK: Final = 18
+#: RTM_NEWROUTE, RTM_DELROUTE
+_OF_ROUTES: Final = frozenset({24, 25})
 _RTM_GETROUTE: Final = 26
 _RTM_GETNEIGH: Final = 30
 _RTN_UNICAST: Final = 1
+#: RTN_LOCAL, RTN_BROADCAST
+_OF_OURS: Final = frozenset({2, 3})
 _RTA_DST: Final = 1
 _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
@@ -42,8 +45,6 @@ _SURE: Final = 0x02 | 0x80
 ROUTES: Final = 0x1 | 0x8 | 0x40 | 0x80
 #: … and RTMGRP_NEIGH, what may change how its next hop is reached.
 NEIGHBOURS: Final = 0x4
-_SOL_NETLINK: Final = 270
-_NETLINK_NO_ENOBUFS: Final = 5
 
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _LINK: Final = struct.Struct("=BxHiII")
@@ -63,8 +64,7 @@ _PLAIN: Final = frozenset({512, 519, 0xFFFE})
 _UNSHAPED: Final = frozenset({b"noqueue", b"mq", b"pfifo_fast", b"fq_codel", b"fq"})
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """How packets for a destination leave; ``gateway`` 0: the destination is a neighbour itself."""
 
     interface: int
@@ -197,9 +197,6 @@ def subscription(groups: int) -> socket.socket:
     """
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
     try:
-        # A message that is lost is lost while others wait to be read: those tell enough.
-        if not groups & NEIGHBOURS:
-            sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
         sock.bind((0, groups))
     except BaseException:
         sock.close()
@@ -207,26 +204,52 @@ def subscription(groups: int) -> socket.socket:
     return sock
 
 
-def drained(sock: socket.socket) -> None:
-    """Read all that a subscription has to say, which is not of interest."""
-    with contextlib.suppress(BlockingIOError):
-        while sock.recv(65536):
-            pass
+def rerouted(sock: socket.socket) -> set[Prefix] | None:
+    """Destinations whose routes a subscription has news of; None: of others, too, or some was lost."""
+    found: set[Prefix] = set()
+    others = False
+    for message in _news(sock):
+        if (destinations := _destinations(message)) is None:
+            others = True
+        else:
+            found.add(destinations)
+    return None if others else found
+
+
+def _destinations(message: bytes) -> Prefix | None:
+    """Where packets go whose route has changed; None: to others as well, or it is no news of a route.
+
+    With an address of our own, the kernel takes away routes that use it as their source, and does not say so.
+    """
+    if len(message) < HEADER.size + _ROUTE.size or HEADER.unpack_from(message)[1] not in _OF_ROUTES:
+        return None
+    about = message[HEADER.size :]
+    _, length, *_, kind, _ = _ROUTE.unpack_from(about)
+    address = attributes(about, _ROUTE.size).get(_RTA_DST, bytes(_ADDRESS.size))
+    if kind in _OF_OURS or len(address) != _ADDRESS.size:
+        return None
+    return length, _ADDRESS.unpack(address)[0] >> 32 - length
 
 
 def heard_of(sock: socket.socket) -> set[tuple[int, int]] | None:
     """Interfaces and addresses of the neighbours a subscription has news of; None: any, for some was lost."""
     found: set[tuple[int, int]] = set()
     lost = False
-    while True:
-        try:
-            message = sock.recv(65536)
-        except BlockingIOError:
-            return None if lost else found
-        except OSError:  # ENOBUFS
-            lost = True
-            continue
+    for message in _news(sock):
         about = message[HEADER.size :]
         address = attributes(about, _NEIGHBOUR.size).get(_NDA_DST, b"") if about else b""
         if len(address) == _ADDRESS.size:
             found.add((_NEIGHBOUR.unpack_from(about)[1], _ADDRESS.unpack(address)[0]))
+        lost = lost or not message
+    return None if lost else found
+
+
+def _news(sock: socket.socket) -> Iterator[bytes]:
+    """All messages that are there; an empty one where some were lost."""
+    while True:
+        try:
+            yield sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:  # ENOBUFS
+            yield b""

@@ -2,14 +2,18 @@
 
 import contextlib
 import select
+import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from protocols.actions import Side
+from protocols.addr import Ip4
+from relay.fastpath import Prefix
 from relay.fastpath.kernel import KernelFastPath
-from relay.fastpath.routes import NEIGHBOURS, ROUTES, drained, heard_of, subscription
+from relay.fastpath.routes import NEIGHBOURS, ROUTES, Way, heard_of, rerouted, subscription
+from relay.fastpath.ways import Ways
 from tests.bpf.wires import FIRST, SILENCE, Wires, host, numbered, wires
 from tests.netns import requires_netns
 
@@ -38,8 +42,7 @@ class Follower:
         """Wait for the kernel's word that something has changed, and follow it."""
         with self._gateway.entered():
             while select.select([self._news], [], [], SILENCE)[0]:
-                drained(self._news)
-                self.fastpath.rerouted()
+                self.fastpath.rerouted(rerouted(self._news))
             self.fastpath.neighbours_changed(heard_of(self._neighbours))
             while self.fastpath.follow():
                 pass
@@ -55,6 +58,96 @@ def following(wired: Wires, kind: str = "esp", *, xdp: bool = False) -> Iterator
         wired.offload(fastpath, kind)
         wired.passes(kind, SOME)
         yield follower
+
+
+class Asked:
+    """Routes that are asked for, all by one next hop."""
+
+    def __init__(self) -> None:
+        self.targets: list[int] = []
+        self.forgotten = 0
+
+    def way(self, target: Ip4) -> Way:
+        self.targets.append(target)
+        return Way(1, 2, 1500)
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+@pytest.mark.parametrize("part", [1, 3, 10, 100])
+def test_destinations_whose_routes_stay_are_not_looked_up(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr("relay.fastpath.ways._PASSED", part)
+    monkeypatch.setattr("relay.fastpath.ways._SLICE", 4)
+    asked: Any = Asked()
+    ways = Ways(asked, lambda _number, _way: None, lambda _line, _number: None)
+    targets = [Ip4(0xC6336400 + host) for host in range(50)]
+    for line, target in enumerate(targets):
+        ways.enter(target, line)
+
+    def looked_up(where: set[Prefix] | None) -> list[int]:
+        """What a change of routes makes it ask for, a part at a time."""
+        asked.targets.clear()
+        ways.changed(where)
+        before = 0
+        while ways.follow():
+            assert len(asked.targets) <= before + 4
+            before = len(asked.targets)
+        return list(asked.targets)
+
+    changed = {(31, 0xC6336410 >> 1), (32, 0xC6336407), (32, 0xC6336411)}
+    assert sorted(looked_up(changed)) == [targets[7], targets[16], targets[17]]
+    assert looked_up({(24, 0xCB0071)}) == []
+    assert not asked.forgotten
+    assert looked_up({(0, 0)}) == targets
+    assert looked_up(None) == targets
+    assert asked.forgotten == 1
+
+
+def test_what_changes_in_a_round_is_looked_up_in_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.fastpath.ways._PASSED", 2)
+    asked: Any = Asked()
+    ways = Ways(asked, lambda _number, _way: None, lambda _line, _number: None)
+    for line in range(4):
+        ways.enter(Ip4(line), line)
+    asked.targets.clear()
+    ways.changed({(32, 0)})
+    assert ways.follow()
+    ways.changed({(32, 0)})
+    ways.changed({(32, 3)})
+    while ways.follow():
+        pass
+    assert asked.targets == [0, 0, 3]
+
+
+NEWS: Final = [
+    pytest.param("ip route add 203.0.113.0/24 via 200.200.200.1", {(24, 0xCB0071)}, id="network"),
+    pytest.param("ip route add unreachable 199.0.0.9", {(32, 0xC7000009)}, id="host"),
+    pytest.param("ip route del default", {(0, 0)}, id="default"),
+    pytest.param("ip address add 192.0.2.7/32 dev eth1", None, id="an address of ours"),
+    pytest.param("ip link set eth1 mtu 1400", None, id="link"),
+    pytest.param("ip rule add to 203.0.113.9 unreachable", None, id="rule"),
+]
+
+
+@pytest.mark.parametrize(("change", "where"), NEWS)
+def test_what_the_kernel_says_of_a_change(wired: Wires, change: str, where: set[Prefix] | None) -> None:
+    with wired.gateway.entered():
+        news = subscription(ROUTES)
+    with news:
+        wired.gateway.sh(change)
+        assert rerouted(news) == where
+        assert rerouted(news) == set()
+
+
+def test_what_is_lost_of_its_news_may_be_of_any_route(wired: Wires) -> None:
+    with wired.gateway.entered():
+        news = subscription(ROUTES)
+    with news:
+        news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        for last in range(40):
+            wired.gateway.sh(f"ip route add unreachable 203.0.113.{last}")
+        assert rerouted(news) is None
 
 
 GONE: Final = [
