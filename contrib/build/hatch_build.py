@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,18 @@ def compile_program(source: Path, into: Path) -> str:
         return "there is no clang"
     # Debian keeps asm/types.h in a directory of the machine, which -target bpf hides.
     include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"
-    partial = into.with_suffix(".part")
-    done = subprocess.run(
-        [clang, *_FLAGS, include, "-c", str(source), "-o", str(partial)], capture_output=True, text=True
-    )
-    if done.returncode:
-        return done.stderr.strip()
-    strip = shutil.which("llvm-strip")
-    if strip is not None:  # a third of the size, and the maps' types stay
-        subprocess.run([strip, "-g", str(partial)], check=True)
-    partial.replace(into)
+    # Beside the place it is for, which it gets at once; and its own, for others may compile at the same time.
+    with tempfile.TemporaryDirectory(prefix=f".{into.stem}-", dir=into.parent) as directory:
+        partial = Path(directory) / into.name
+        done = subprocess.run(
+            [clang, *_FLAGS, include, "-c", str(source), "-o", str(partial)], capture_output=True, text=True
+        )
+        if done.returncode:
+            return done.stderr.strip()
+        strip = shutil.which("llvm-strip")
+        if strip is not None:  # a third of the size, and the maps' types stay
+            subprocess.run([strip, "-g", str(partial)], check=True)
+        partial.replace(into)
     return ""
 
 
