@@ -101,6 +101,10 @@ class FastPath(Protocol):
     def carried(self, number: int) -> Carried | None:
         """What a flow has carried so far; None if it is not carried."""
 
+    @property
+    def portion(self) -> float:
+        """Of all flows, how many a look is at, at least."""
+
     def look(self) -> Look:
         """Look at some of the flows, in less than a millisecond; all have their turn."""
 

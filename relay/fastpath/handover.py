@@ -213,8 +213,15 @@ class Handover:
         for flow in refused:
             if self._pending.pop(flow, None) is not None:
                 self._gateway.offload_refused(flow)
+        if ready:
+            self._hasten()
         if self._pending:  # what has come by the sockets' last packets
             self._loop.call_soon(self._hand_over)
+
+    def _hasten(self) -> None:
+        # With flows that the last look could not know of, all are to have their turn within a second, too.
+        self._due = min(self._due, self._loop.time() + _ROUND * self._fastpath.portion)
+        self._next_look.follow(self._due)
 
     def _prepare(self, flow: int, shortcut: Shortcut) -> bool:
         return not self._is_blind(shortcut.side) and self._fastpath.prepare(flow, shortcut)

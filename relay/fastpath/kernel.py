@@ -191,6 +191,11 @@ class KernelFastPath:
         found = self._numbers.get(number)
         return None if found is None else self._table.carried(found[0])
 
+    @property
+    def portion(self) -> float:
+        """As FastPath."""
+        return self._table.portion
+
     def look(self) -> Look:
         """As FastPath."""
         if self._links.durable:

@@ -69,6 +69,11 @@ class NullFastPath:
         """Nothing."""
         return None
 
+    @property
+    def portion(self) -> float:
+        """All of none."""
+        return 1.0
+
     def look(self) -> Look:
         """There are none."""
         return Look((), 1.0)

@@ -128,6 +128,11 @@ class Parts:
                     part.join(behind)
                     del self._parts[first + 1], self._starts[first + 1]
 
+    @property
+    def portion(self) -> float:
+        """As FastPath."""
+        return 1 / len(self._parts)
+
     def look(self, counters: Sequence[Counters]) -> Look:
         """As FastPath."""
         changes: list[tuple[int, Carried]] = []

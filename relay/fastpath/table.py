@@ -159,6 +159,11 @@ class Table:
         packets, octets, last, sequence = abi.COUNTERS.unpack_from(self._map(), at)
         return packets, octets, last * NANO, sequence
 
+    @property
+    def portion(self) -> float:
+        """As FastPath."""
+        return self._parts.portion
+
     def look(self) -> Look:
         """As FastPath."""
         return self._parts.look(self._counters)

@@ -106,17 +106,27 @@ class Hours(selectors.SelectSelector):
         return super().select(0)
 
 
-def looks(share: float, *, seconds: float, takes: float = 0.0) -> list[float]:
-    """When it is looked, each time at a share of the flows, with which the core is ``takes`` seconds busy."""
+def looks(
+    share: float, *, seconds: float, takes: float = 0.0, more: tuple[float, float] | None = None
+) -> list[float]:
+    """When it is looked, each time at a share of the flows, with which the core is ``takes`` seconds busy.
+
+    ``more``: when a flow comes, by which the share is this from then on.
+    """
     hours = Hours()
     loop = asyncio.SelectorEventLoop(hours)
     loop.time = lambda: hours.now  # type: ignore[method-assign]
     at: list[float] = []
 
     class Counting(NullFastPath):
+        portion = share
+
+        def prepare(self, number: int, shortcut: Shortcut) -> bool:
+            return True
+
         def look(self) -> Look:
             at.append(round(hours.now - 1000.0, 3))
-            return Look([(1, (2, 200, 5.0, 0))], share)
+            return Look([(1, (2, 200, 5.0, 0))], self.portion)
 
     class Gateway:
         def counters_seen(self, changes: list[tuple[int, Carried]]) -> None:
@@ -127,7 +137,12 @@ def looks(share: float, *, seconds: float, takes: float = 0.0) -> list[float]:
     gateway: Any = Gateway()
 
     async def run() -> None:
-        with Handover(Counting(""), gateway, lambda: None, carried=told.extend, required=False):
+        fastpath = Counting("")
+        with Handover(fastpath, gateway, lambda: None, carried=told.extend, required=False) as handover:
+            if more is not None:
+                when, then = 1000.0 + more[0], more[1]
+                loop.call_at(when, setattr, fastpath, "portion", then)
+                loop.call_at(when, handover.offload, Offload(1, ESP))
             await asyncio.sleep(seconds)
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -149,3 +164,11 @@ def test_what_a_look_takes_makes_no_round_longer() -> None:
 
 def test_looks_that_were_missed_are_not_made_up_for() -> None:
     assert looks(0.25, seconds=1.8, takes=0.3) == [1.0, 1.3, 1.6, 1.9]
+
+
+def test_flows_that_come_after_a_look_have_their_turn_within_a_second() -> None:
+    assert looks(1.0, seconds=1.9, more=(0.1, 0.25)) == [0.35, 0.6, 0.85, 1.1, 1.35, 1.6, 1.85]
+
+
+def test_a_flow_that_comes_makes_no_look_later() -> None:
+    assert looks(0.5, seconds=2.4, more=(1.4, 0.5)) == [1.0, 1.5, 2.0]
