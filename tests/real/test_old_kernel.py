@@ -29,7 +29,7 @@ _PATIENCE: Final = 240
 
 #: What attaching by clsact takes, and what the tests of the program make besides.
 _CLSACT: Final = "sch_ingress cls_bpf"
-_LINKS: Final = "tun 8021q"
+_LINKS: Final = "tun 8021q bridge macvlan"
 _SHAPING: Final = "cls_u32"
 
 _GATEWAY: Final = "10.0.0.2"
@@ -216,7 +216,7 @@ def test_what_a_service_may_do_is_enough_to_load_programs(old: Old) -> None:
 
 
 def test_all_that_the_program_does_it_does_there(old: Old) -> None:
-    old.sh(f"modprobe -a {_CLSACT} {_LINKS}")
+    old.sh(f"modprobe -a {_CLSACT} {_LINKS} {_SHAPING}")
     choice = "" if old.tcx else "-k 'not tcx'"
     done = old.sh(f"{_PYTEST} {choice} {_QUICK}")
     assert "no VLANs" not in done, done
