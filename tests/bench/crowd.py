@@ -22,8 +22,6 @@ from tests.bpf.kernel import Program
 #: Flows of the table; with the last a packet may cost so much more than with few.
 CROWD: Final = (1, FEW, 4096, 65536)
 COST: Final = 1.15
-#: Packets of a flow that come in a row: one, which is the worst that can be, and the fewest that are more.
-IN_A_ROW: Final = (1, 2)
 #: How packets get to the next hop if nothing else is said; by a header it is as at a network card.
 BEST: Final = Means.PEER
 #: Flows of the kernel's own ways: each has a client and a peer of its own, of which there are not more.
@@ -56,11 +54,14 @@ class _Crowd:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of the first table: a load, of some flows with some packets in a row."""
+    """A line of the first table: a load of some flows, each of which has its turn packet by packet.
+
+    ``frames``: so many lie ready, and the flows' are repeated if they are fewer.
+    """
 
     crowd: _Crowd
     means: Means
-    in_a_row: int
+    frames: int
     lane: Lane
 
     @property
@@ -69,17 +70,22 @@ class _Line:
         number = str(self.crowd.number)
         if self.means is not BEST:
             return f"{number}, header"
-        return f"{number}, {self.in_a_row} each" if self.in_a_row > 1 else number
+        return f"{number}, repeated" if self.is_repeated else number
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it says what the frames cost, and not the flows."""
+        return self.frames > self.crowd.number
 
     def result(self, sample: Sample, few: float) -> Result:
         """What it says; ``few``: nanoseconds of a packet beside few flows that go the same way."""
         ratio, crowd = cost(sample) / few, self.crowd
         cells = [self.title, thousands(sample.received), f"{sample.idle:.0%}", f"{cost(sample):.0f}"]
         cells.append(f"{ratio:.2f}")
-        values: dict[str, float | str | None] = {"flows": crowd.number, "in_a_row": self.in_a_row}
+        values: dict[str, float | str | None] = {"flows": crowd.number, "frames": self.frames}
         values |= {"means": self.means.name.lower(), "received": sample.received, "idle": sample.idle}
         values |= {"ns": cost(sample), "ratio": ratio}
-        if self.in_a_row > 1 or self.means is not BEST:
+        if self.is_repeated or self.means is not BEST:
             return Result([*cells, "", "", ""], values)
         cells += [f"{crowd.alone:.0f}", f"{crowd.speed:.0f}", f"{crowd.look * 1e3:.1f}"]
         values |= {"alone": crowd.alone, "offloads": crowd.speed, "look": crowd.look}
@@ -127,7 +133,11 @@ def _table(lines: Sequence[tuple[_Line, Sample]]) -> Section:
             "counters, ms",
         ],
     )
-    few = {line.means: cost(sample) for line, sample in lines if line.crowd.number == FEW}
+    few = {
+        line.means: cost(sample)
+        for line, sample in lines
+        if line.crowd.number == FEW and not line.is_repeated
+    }
     section.results += [line.result(sample, few[line.means]) for line, sample in lines]
     section.notes.append(
         f"targets: at most {COST} × the cost of {FEW} flows, {OFFLOADS} handed over a second; "
@@ -137,8 +147,10 @@ def _table(lines: Sequence[tuple[_Line, Sample]]) -> Section:
         "flat out, receive work and its cache on the gateway's core, whose busy time is what a packet "
         "costs; counters: all that changed"
     )
-    each = f"'{IN_A_ROW[-1]} each'"
-    section.notes.append(f"flows have their turns packet by packet; {each}: with so many packets in a row")
+    section.notes.append(
+        f"flows have their turns packet by packet; 'repeated': by as many frames as {CROWD[-1]} flows have, "
+        "so that what the bench's own memory takes is seen"
+    )
     section.notes.append("packets go into the other end of a veth; 'header': as to a network card")
     return section
 
@@ -157,7 +169,7 @@ def _beside(others: Sequence[tuple[str, Sequence[Sample]]]) -> Section:
 
 
 def _lines(setting: Setting, number: int, most: Means) -> list[_Line]:
-    """A row of its own with so many flows handed over; the most also with more than a packet in a row."""
+    """A row of its own with so many flows handed over; few also with as many frames as the most have."""
     row = setting.stack.enter_context(contenders.plain(f"crowd{most}n{number}"))
     fastpath = setting.stack.enter_context(carrier(row.row, most, ROOM))
     with inside(row.row.gateway):
@@ -167,11 +179,10 @@ def _lines(setting: Setting, number: int, most: Means) -> list[_Line]:
         fastpath.prepare(index, shortcut(index))
         fastpath.offload(index)
     speed = number / (time.perf_counter() - began)
+    frames = [number] if number != FEW or most is not BEST else [number, CROWD[-1]]
     wires = [wire(index) for index in range(number)]
-    lanes = {
-        many: _lane(setting, row, [Tunnel(each, each) for each in wires for _ in range(many)])
-        for many in (IN_A_ROW if number == CROWD[-1] and most is BEST else IN_A_ROW[:1])
-    }
+    tunnels = [Tunnel(each, each) for each in wires]
+    lanes = {many: _lane(setting, row, tunnels * (many // number)) for many in frames}
     began = time.perf_counter()
     share = 0.0
     while share < 1:
